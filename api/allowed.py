@@ -1,0 +1,79 @@
+"""What a field of a job's request accepts, in words, from the JSON schema of the request."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from jobs.request import JobRequest
+
+Schema = Mapping[str, Any]
+
+KEY = "[key]"
+"""Pydantic's mark, at the end of a path, that a key is at fault rather than its value."""
+
+_BOUNDS = {
+    "exclusiveMinimum": "above {}",
+    "minimum": "at least {}",
+    "exclusiveMaximum": "below {}",
+    "maximum": "at most {}",
+    "minLength": "at least {} characters",
+    "maxLength": "at most {} characters",
+    "maxProperties": "at most {} of them",
+    "pattern": "matching {}",
+}
+_TYPES = {
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "null": "null",
+    "number": "a number",
+    "object": "an object",
+    "string": "a string",
+}
+
+
+def allowed_at(path: Sequence[str | int]) -> str | None:
+    """What is accepted at a path of the body; for an unknown field, the fields there are.
+
+    A path that ends in `KEY` means the name of the field before it.
+    """
+    about_name = path[-1:] == [KEY]
+    node = _resolved(_request_schema())
+    for step in path[:-2] if about_name else path:
+        inner = node.get("properties", {}).get(step) or _of_any_name(node)
+        if not inner:
+            fields = node.get("properties")
+            return f"the fields {', '.join(fields)}" if fields else None
+        node = _resolved(inner)
+    return _name_in_words(node) if about_name else _in_words(node)
+
+
+def _of_any_name(node: Schema) -> Schema | None:
+    return next(iter(node.get("patternProperties", {}).values()), None)
+
+
+def _name_in_words(node: Schema) -> str:
+    patterns = " or ".join(node.get("patternProperties", {}))
+    return _in_words({"type": "string", "pattern": patterns, **node.get("propertyNames", {})})
+
+
+@cache
+def _request_schema() -> Schema:
+    return JobRequest.model_json_schema()
+
+
+def _resolved(node: Schema) -> Schema:
+    while "$ref" in node:
+        node = _request_schema()["$defs"][node["$ref"].rsplit("/", 1)[-1]]
+    return node
+
+
+def _in_words(node: Schema) -> str:
+    if "anyOf" in node:
+        return ", or ".join(_in_words(_resolved(option)) for option in node["anyOf"])
+    if "enum" in node:
+        return ", ".join(str(value) for value in node["enum"])
+    words = [_TYPES.get(node.get("type", ""), "any value")]
+    if node.get("properties"):
+        words.append(f"with the fields {', '.join(node['properties'])}")
+    words += [words_of.format(node[key]) for key, words_of in _BOUNDS.items() if key in node]
+    return ", ".join(words)

@@ -1,0 +1,44 @@
+"""What a route may ask for."""
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from jobs.artifacts import ArtifactStore
+from jobs.doorbell import Doorbell
+from jobs.store import JobStore
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the application opens when it starts and closes when it ends."""
+
+    store: JobStore
+    artifacts: ArtifactStore
+    doorbell: Doorbell
+
+
+# Asynchronous, so that the look-ups below take no turn in the thread pool.
+async def _services(request: Request) -> Services:
+    return cast(Services, request.state.services)
+
+
+_Services = Annotated[Services, Depends(_services)]
+
+
+async def _store(services: _Services) -> JobStore:
+    return services.store
+
+
+async def _artifacts(services: _Services) -> ArtifactStore:
+    return services.artifacts
+
+
+async def _doorbell(services: _Services) -> Doorbell:
+    return services.doorbell
+
+
+Store = Annotated[JobStore, Depends(_store)]
+Artifacts = Annotated[ArtifactStore, Depends(_artifacts)]
+Bell = Annotated[Doorbell, Depends(_doorbell)]

@@ -1,0 +1,81 @@
+"""Turns what routes raise into problems."""
+
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from api.problems import (
+    DATABASE_DOWN,
+    DOMAIN,
+    MALFORMED_REQUEST,
+    METHOD_NOT_ALLOWED,
+    NOT_FOUND,
+    RETRY_AFTER_SECONDS,
+    Kind,
+    ProblemError,
+    ProblemResponse,
+)
+from api.request_log import request_id_of
+from api.validation import describe_invalid, describe_prune_error
+from jobs.errors import PruneError
+
+_BY_STATUS = {kind.status: kind for kind in (MALFORMED_REQUEST, NOT_FOUND, METHOD_NOT_ALLOWED)}
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Register a handler for every kind of error that can leave a route."""
+    for error in DOMAIN:
+        app.add_exception_handler(error, _domain)
+    app.add_exception_handler(ProblemError, _own)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _framework)
+
+
+async def _domain(request: Request, error: Exception) -> ProblemResponse:
+    kind = next(DOMAIN[base] for base in type(error).__mro__ if base in DOMAIN)
+    if kind is DATABASE_DOWN:
+        return database_down(request)
+    errors = []
+    if isinstance(error, PruneError):
+        kind = Kind(kind.status, error.code, kind.title)
+        errors = describe_prune_error(error)
+    return ProblemResponse(kind, str(error), errors=errors, request_id=request_id_of(request.scope))
+
+
+def database_down(request: Request) -> ProblemResponse:
+    """The problem of a database that does not answer; what it said may name hosts, so is not."""
+    return ProblemResponse(
+        DATABASE_DOWN,
+        f"nothing was changed; try again in {RETRY_AFTER_SECONDS} seconds",
+        request_id=request_id_of(request.scope),
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+    )
+
+
+async def _own(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, ProblemError)
+    return ProblemResponse(
+        error.kind, error.detail, errors=error.errors, request_id=request_id_of(request.scope)
+    )
+
+
+async def _invalid(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, RequestValidationError)
+    kind, detail, errors = describe_invalid(error)
+    return ProblemResponse(kind, detail, errors=errors, request_id=request_id_of(request.scope))
+
+
+async def _framework(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    kind = _BY_STATUS.get(error.status_code) or Kind(
+        error.status_code, phrase.lower().replace(" ", "_"), phrase
+    )
+    detail = error.detail
+    if kind in {NOT_FOUND, METHOD_NOT_ALLOWED}:
+        detail = f"{request.method} {request.url.path}: see /docs for the addresses there are"
+    return ProblemResponse(
+        kind, detail, headers=error.headers, request_id=request_id_of(request.scope)
+    )

@@ -1,0 +1,46 @@
+"""Refuses peers on other machines: until there are API keys, reaching the service is owning it."""
+
+from ipaddress import IPv6Address, ip_address
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.problems import REMOTE_PEER, ProblemResponse
+from api.request_log import request_id_of
+
+# What Starlette's test client calls itself; no socket has a peer of this name.
+_TEST_CLIENT = "testclient"
+
+
+class LoopbackOnly:
+    """ASGI middleware that answers 403 to every peer that is not on this machine."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the class."""
+        peer = scope["client"][0] if scope.get("client") else None
+        if scope["type"] != "http" or is_local(peer):
+            await self._app(scope, receive, send)
+            return
+        problem = ProblemResponse(
+            REMOTE_PEER,
+            f"the request came from {peer}, and without API keys only this machine is served; "
+            "use an SSH tunnel, or set BONSAI_ALLOW_REMOTE=true where a firewall decides who "
+            "may come this far",
+            request_id=request_id_of(scope),
+        )
+        await problem(scope, receive, send)
+
+
+def is_local(peer: str | None) -> bool:
+    """Whether a peer is on this machine; a unix socket has none (None, or an empty name)."""
+    if not peer or peer == _TEST_CLIENT:
+        return True
+    try:
+        address = ip_address(peer)
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_loopback

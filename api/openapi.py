@@ -1,0 +1,64 @@
+"""The OpenAPI document, with problems where FastAPI would write its own errors."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from api.problems import MEDIA_TYPE, RETRY_AFTER_SECONDS, Problem
+
+Responses = dict[int | str, dict[str, Any]]
+
+_MEANINGS = {
+    400: "The body is not JSON, or a header cannot be read.",
+    403: "The peer is on another machine, and the service answers this one only.",
+    404: "There is no such job or artifact.",
+    409: "The job's state does not allow this.",
+    410: "The artifact was published, but its file is no longer stored.",
+    415: "The body was not sent as JSON.",
+    416: "The range lies outside the file.",
+    422: "Fields of the request are invalid; `errors` names each.",
+    500: "A fault of the service.",
+    503: f"The database does not answer; try again in {RETRY_AFTER_SECONDS} seconds.",
+}
+
+
+def problems(*statuses: int) -> Responses:
+    """The problems a route may answer with, for its `responses`; 403 and 500 are in each."""
+    return {
+        status: {"model": Problem, "description": _MEANINGS[status]}
+        for status in sorted({403, 500, *statuses})
+    }
+
+
+class DocumentedAPI(FastAPI):
+    """FastAPI whose document gives problems their media type."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The document, made once."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            for operation in _operations(document):
+                _correct(operation["responses"])
+            self.openapi_schema = document
+        return self.openapi_schema
+
+
+def _operations(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        operation
+        for path in document["paths"].values()
+        for operation in path.values()
+        if isinstance(operation, dict)
+    ]
+
+
+def _correct(responses: dict[str, dict[str, Any]]) -> None:
+    """FastAPI declares the model under the media type of the route's success."""
+    for status, response in responses.items():
+        if int(status) >= 400:
+            schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
+            response["content"] = {MEDIA_TYPE: {"schema": schema}}
+        response.setdefault("headers", {})["X-Request-ID"] = {
+            "description": "The id of the request, taken from the request if it had one.",
+            "schema": {"type": "string"},
+        }

@@ -1,0 +1,152 @@
+"""How errors look over the wire: RFC 9457 problem details, and the table of every kind there is.
+
+Errors of the domain know nothing of HTTP; `DOMAIN` is the one place that gives them a status.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
+
+from jobs.errors import (
+    DATABASE_UNREACHABLE,
+    ArtifactNotFoundError,
+    IllegalMoveError,
+    InvalidCursorError,
+    JobNotFoundError,
+    PruneError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 5
+LONGEST_VALUE = 300
+"""Characters of a value that a problem repeats; longer ones are cut."""
+
+
+class FieldError(BaseModel):
+    """One thing wrong with one field of a request."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    pointer: str
+    """JSON pointer (RFC 6901) into the body; for a parameter of the URL, `/` and its name."""
+
+    message: str
+    """What is wrong with it, and what to do."""
+
+    value: Any = None
+    """The value seen."""
+
+    allowed: str | None = None
+    """What would have been accepted, in words."""
+
+
+class Problem(BaseModel):
+    """An error, as in RFC 9457."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    type: str
+    """URI that names the kind of problem: `urn:bonsai:problem:` and the code."""
+
+    title: str
+    """The kind of problem, in words; the same for each of its kind."""
+
+    status: int
+    """The status of the response."""
+
+    detail: str
+    """What happened this time, and what to do."""
+
+    code: str
+    """Stable name of the kind of problem, for programs."""
+
+    errors: list[FieldError] = []
+    """The fields at fault, if any."""
+
+    request_id: str
+    """The `X-Request-ID` of the response; the service's log has it too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of problem."""
+
+    status: int
+    code: str
+    title: str
+
+
+MALFORMED_REQUEST = Kind(400, "malformed_request", "The request cannot be read")
+REMOTE_PEER = Kind(403, "remote_peer", "The service answers this machine only")
+NOT_FOUND = Kind(404, "not_found", "There is nothing at this address")
+METHOD_NOT_ALLOWED = Kind(405, "method_not_allowed", "The address does not know this method")
+ARTIFACT_GONE = Kind(410, "artifact_gone", "The file is no longer stored")
+UNSUPPORTED_MEDIA_TYPE = Kind(415, "unsupported_media_type", "The body must be JSON")
+RANGE_NOT_SATISFIABLE = Kind(416, "range_not_satisfiable", "The range lies outside the file")
+INVALID_REQUEST = Kind(422, "invalid_request", "The request has invalid fields")
+UNREADABLE_INPUT = Kind(422, "unreadable_input", "An input of the job cannot be read")
+INTERNAL_ERROR = Kind(500, "internal_error", "The service failed")
+DATABASE_DOWN = Kind(503, "database_unreachable", "The database does not answer")
+
+DOMAIN: Mapping[type[Exception], Kind] = {
+    JobNotFoundError: Kind(404, "job_not_found", "There is no such job"),
+    ArtifactNotFoundError: Kind(404, "artifact_not_found", "The job has no such artifact"),
+    IllegalMoveError: Kind(409, "illegal_move", "The job's state does not allow this"),
+    InvalidCursorError: Kind(422, "invalid_cursor", "The cursor is not one of this list"),
+    # Its subclasses bring their own codes.
+    PruneError: Kind(422, "prune_error", "The prune cannot be done as asked"),
+    **dict.fromkeys(DATABASE_UNREACHABLE, DATABASE_DOWN),
+}
+
+
+class ProblemError(Exception):
+    """A problem that only this package can see, raised by a route."""
+
+    def __init__(self, kind: Kind, detail: str, errors: Sequence[FieldError] = ()) -> None:
+        self.kind = kind
+        self.detail = detail
+        self.errors = errors
+        super().__init__(detail)
+
+
+class ProblemResponse(JSONResponse):
+    """A problem as a response; `request_id` stands in the body, the header is set further out."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(
+        self,
+        kind: Kind,
+        detail: str,
+        *,
+        request_id: str,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        problem = Problem(
+            type=f"urn:bonsai:problem:{kind.code}",
+            title=kind.title,
+            status=kind.status,
+            detail=detail,
+            code=kind.code,
+            errors=list(errors),
+            request_id=request_id,
+        )
+        super().__init__(problem.model_dump(), status_code=kind.status, headers=headers)
+
+    def render(self, content: Any) -> bytes:
+        """In ASCII: a request may hold lone surrogates, which UTF-8 cannot say back."""
+        return json.dumps(content, allow_nan=False).encode()
+
+
+def shown(value: Any) -> Any:
+    """A value as a problem repeats it: JSON, and not too much of it."""
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        text, value = str(value), str(value)
+    return value if len(text) <= LONGEST_VALUE else f"{str(value)[:LONGEST_VALUE]}..."

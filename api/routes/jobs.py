@@ -1,0 +1,121 @@
+"""Submit, show, list and cancel jobs; what has happened to one."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, BackgroundTasks, Body, Query, Response
+from fastapi.openapi.models import Example
+
+from api.dependencies import Bell, Store
+from api.openapi import problems
+from api.schemas import Event, EventPage, Job, JobPage, job_path
+from api.validation import require_storable, unreadable
+from jobs.request import JobRequest, check_inputs
+from jobs.states import JobState
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+Limit = Annotated[int, Query(ge=1, le=200, description="Most items to return.")]
+Cursor = Annotated[
+    str | None, Query(max_length=200, description="`next_cursor` of the page before, unchanged.")
+]
+
+EXAMPLE: dict[str, Any] = {
+    "name": "smol-20",
+    "labels": {"team": "search"},
+    "model": {
+        "source": "/models/SmolLM2-135M",
+        "revision": None,
+        "gguf_file": None,
+        "dtype": "auto",
+    },
+    "calibration": {
+        "source": "/data/wikitext2-valid.txt",
+        "samples": 32,
+        "sequence_length": 1024,
+    },
+    "target": {"sparsity": 0.5},
+    "pruning": {
+        "prior": "wanda",
+        "utility": "nll",
+        "masks_per_round": 200,
+        "sparsity_per_round": 0.05,
+        "layout": "per_layer",
+        "align": 1,
+        "refit": True,
+        "seed": 0,
+    },
+}
+_SHORT_EXAMPLE = {key: EXAMPLE[key] for key in ("model", "calibration", "target")}
+_EXAMPLES = {
+    "all": Example(summary="Every field, most at their defaults", value=EXAMPLE),
+    "short": Example(summary="What must be said", value=_SHORT_EXAMPLE),
+}
+
+
+@router.post(
+    "",
+    operation_id="submit_job",
+    status_code=201,
+    responses={
+        201: {
+            "description": "The job is queued, durably.",
+            "headers": {
+                "Location": {"description": "Path of the job.", "schema": {"type": "string"}}
+            },
+        },
+        **problems(400, 415, 422, 503),
+    },
+)
+def submit(
+    request: Annotated[JobRequest, Body(openapi_examples=_EXAMPLES)],
+    response: Response,
+    afterwards: BackgroundTasks,
+    store: Store,
+    doorbell: Bell,
+) -> Job:
+    """Queue a pruning job, after checking its files, its architecture and that its target is
+    reachable. Sparsity is a share of the non-embedding parameters, between 0 and 1."""
+    require_storable(request)
+    try:
+        check_inputs(request)
+    except OSError as error:
+        raise unreadable(request, error) from error
+    job = store.submit(request)
+    # After the response: a broker that is down makes the ringing slow.
+    afterwards.add_task(doorbell.ring, job.id)
+    response.headers["Location"] = job_path(job.id)
+    return Job.of(job)
+
+
+@router.get("", operation_id="list_jobs", responses=problems(422, 503))
+def list_jobs(
+    store: Store,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    state: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
+) -> JobPage:
+    """Jobs, newest first. Following `next_cursor` skips none, also while new ones come in."""
+    return JobPage.of(store.list(limit=limit, cursor=cursor, state=state))
+
+
+@router.get("/{job_id}", operation_id="show_job", responses=problems(404, 422, 503))
+def show(job_id: UUID, store: Store) -> Job:
+    """One job: what was asked, how far it is, what came of it."""
+    return Job.of(store.show(job_id))
+
+
+@router.post("/{job_id}/cancel", operation_id="cancel_job", responses=problems(404, 409, 422, 503))
+def cancel(job_id: UUID, store: Store) -> Job:
+    """Cancel a job: a queued one at once, a running one after the mask in flight. Doing it twice
+    changes nothing; a job that has succeeded or failed cannot be cancelled."""
+    return Job.of(store.cancel(job_id))
+
+
+@router.get("/{job_id}/events", operation_id="list_events", responses=problems(404, 422, 503))
+def events(job_id: UUID, store: Store, limit: Limit = 50, cursor: Cursor = None) -> EventPage:
+    """What has happened to a job, oldest first."""
+    page = store.events(job_id, limit=limit, cursor=cursor)
+    return EventPage(
+        items=[Event.model_validate(row) for row in page.items], next_cursor=page.next_cursor
+    )

@@ -1,0 +1,188 @@
+"""What goes over the wire, apart from problems; never a table."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Literal, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from jobs import records, store
+from jobs.progress import Progress
+from jobs.request import JobRequest
+from jobs.states import JobState
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True, from_attributes=True)
+
+
+class JobLinks(_Wire):
+    """Where the rest about a job is, and how to cancel it; paths of this service."""
+
+    self: str
+    """The job itself (GET)."""
+
+    events: str
+    """What has happened to it (GET)."""
+
+    artifacts: str
+    """The files it has published (GET)."""
+
+    cancel: str
+    """To cancel it (POST)."""
+
+
+class Job(_Wire):
+    """A pruning job."""
+
+    id: UUID
+    name: str | None
+    labels: dict[str, str]
+    state: JobState
+    created_at: datetime
+    started_at: datetime | None
+    """When a worker first took it."""
+
+    finished_at: datetime | None
+    """When it came to its final state."""
+
+    cancel_requested: bool
+    """Whether it was asked to end; a running job does so after the mask in flight."""
+
+    attempts: int
+    """How often a worker has taken it; more than one after a crash or a lost worker."""
+
+    request: JobRequest
+    """What was asked, with every default written out."""
+
+    progress: Progress
+    error: dict[str, Any] | None
+    """Why it failed: at least `code` and `detail`."""
+
+    result: dict[str, Any] | None
+    """What came of it, once succeeded; the report among the artifacts says more."""
+
+    links: JobLinks
+
+    @classmethod
+    def of(cls, row: records.Job) -> Self:
+        """The job of a row."""
+        path = job_path(row.id)
+        return cls(
+            id=row.id,
+            name=row.name,
+            labels=row.labels,
+            state=JobState(row.state),
+            created_at=row.created_at,
+            started_at=row.started_at,
+            finished_at=row.finished_at,
+            cancel_requested=row.cancel_requested_at is not None,
+            attempts=row.attempts,
+            request=JobRequest.model_validate(row.request),
+            progress=Progress.model_validate(row.progress),
+            error=row.error,
+            result=row.result,
+            links=JobLinks(
+                self=path,
+                events=f"{path}/events",
+                artifacts=f"{path}/artifacts",
+                cancel=f"{path}/cancel",
+            ),
+        )
+
+
+class JobPage(_Wire):
+    """Some jobs, newest first."""
+
+    items: list[Job]
+    next_cursor: str | None
+    """Pass it as `cursor` for the jobs that follow; null on the last page."""
+
+    @classmethod
+    def of(cls, page: store.JobPage) -> Self:
+        """The page of some rows."""
+        return cls(items=[Job.of(row) for row in page.items], next_cursor=page.next_cursor)
+
+
+class Event(_Wire):
+    """Something that happened to a job."""
+
+    sequence: int
+    """Counts from 1 without gaps."""
+
+    at: datetime
+    type: str
+    """`submitted`, a state the job came to, or what a worker had to tell."""
+
+    data: dict[str, Any]
+
+
+class EventPage(_Wire):
+    """Some events of a job, oldest first."""
+
+    items: list[Event]
+    next_cursor: str | None
+    """Pass it as `cursor` for the events that follow; null when there is none yet."""
+
+
+class ArtifactLinks(_Wire):
+    """Where the file is; a path of this service."""
+
+    self: str
+    """The file (GET, HEAD); Range and If-Range work."""
+
+
+class Artifact(_Wire):
+    """A published file of a succeeded job. What a name holds never changes."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    """Of the whole file, in hexadecimal digits; also its ETag."""
+
+    content_type: str
+    links: ArtifactLinks
+
+    @classmethod
+    def of(cls, row: records.Artifact) -> Self:
+        """The artifact of a row."""
+        return cls(
+            name=row.name,
+            size_bytes=row.size_bytes,
+            sha256=row.sha256,
+            content_type=row.content_type,
+            links=ArtifactLinks(self=f"{job_path(row.job_id)}/artifacts/{row.name}"),
+        )
+
+
+class ArtifactPage(_Wire):
+    """All files of a job, by name."""
+
+    items: list[Artifact]
+    next_cursor: None = None
+    """Always null: a job has few files."""
+
+    @classmethod
+    def of(cls, rows: Iterable[records.Artifact]) -> Self:
+        """The page of all rows."""
+        return cls(items=[Artifact.of(row) for row in rows])
+
+
+class Health(_Wire):
+    """The process lives."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Readiness(_Wire):
+    """The service takes jobs."""
+
+    status: Literal["ready"] = "ready"
+    broker: Literal["up", "down"]
+    """`down`: jobs are taken, but workers hear of them late, when their sweeper looks."""
+
+
+def job_path(job_id: UUID) -> str:
+    """The path of a job."""
+    return f"/v1/jobs/{job_id}"

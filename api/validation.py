@@ -1,0 +1,97 @@
+"""Turns what the framework says about an invalid request into fields, values and allowed values."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+
+from api.allowed import KEY, allowed_at
+from api.problems import (
+    INVALID_REQUEST,
+    MALFORMED_REQUEST,
+    UNREADABLE_INPUT,
+    UNSUPPORTED_MEDIA_TYPE,
+    FieldError,
+    Kind,
+    ProblemError,
+    shown,
+)
+from jobs.errors import PruneError
+from jobs.request import JobRequest
+
+Detail = Mapping[str, Any]
+
+
+def describe_invalid(error: RequestValidationError) -> tuple[Kind, str, list[FieldError]]:
+    """The kind of problem, its detail, and the fields at fault."""
+    details = error.errors()
+    first = details[0]
+    if first["type"] == "json_invalid":
+        problem = first.get("ctx", {}).get("error", "not JSON")
+        return MALFORMED_REQUEST, f"the body is not JSON: {problem} at {first['loc'][-1]}", []
+    if tuple(first["loc"]) == ("body",) and isinstance(first.get("input"), bytes):
+        return UNSUPPORTED_MEDIA_TYPE, "send the body as JSON, Content-Type: application/json", []
+    errors = [_field_error(detail) for detail in details]
+    summary = "; ".join(f"{field.pointer}: {field.message}" for field in errors)
+    return INVALID_REQUEST, summary, errors
+
+
+def describe_prune_error(error: PruneError) -> list[FieldError]:
+    """The field at fault, with a pointer into the body."""
+    message = f"{error.problem}; {error.cure}" if error.cure else error.problem
+    return [
+        FieldError(
+            pointer="/" + error.field.replace(".", "/"),
+            message=message,
+            value=shown(error.value),
+            allowed=error.allowed or None,
+        )
+    ]
+
+
+def unreadable(request: JobRequest, error: OSError) -> ProblemError:
+    """The problem of an input that the system does not let us look at."""
+    source, field = request.model.source, "/model/source"
+    if not str(error.filename).startswith(source):
+        source, field = request.calibration.source, "/calibration/source"
+    message = f"{error.strerror}; give a path that the service may read"
+    fault = FieldError(pointer=field, message=message, value=shown(source))
+    return ProblemError(UNREADABLE_INPUT, f"{field}: {message}", [fault])
+
+
+def require_storable(request: JobRequest) -> None:
+    """Refuse NUL characters, which PostgreSQL cannot store; RequestValidationError names them."""
+    faults = [
+        {"type": "nul", "loc": ("body", *path), "msg": "must not hold a NUL character", "input": it}
+        for path, it in _strings(request.model_dump(mode="json"), ())
+        if "\0" in it
+    ]
+    if faults:
+        raise RequestValidationError(faults)
+
+
+def _strings(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _strings(inner, (*path, key))
+
+
+def _field_error(detail: Detail) -> FieldError:
+    place, *path = detail["loc"]
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    # The value seen at a missing field would be the whole object around it.
+    value = None if detail["type"] == "missing" else shown(detail.get("input"))
+    if place == "body":
+        allowed = allowed_at(path)
+    else:
+        allowed = detail.get("ctx", {}).get("expected")
+        message = f"{place} parameter {path[-1]}: {message}"
+    path = [step for step in path if step != KEY]
+    return FieldError(pointer=pointer(path), message=message, value=value, allowed=allowed)
+
+
+def pointer(path: Sequence[str | int]) -> str:
+    """A JSON pointer (RFC 6901); the empty string means the whole body."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)

@@ -1,0 +1,73 @@
+"""What a run tells whoever listens. The core does not know who that is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoaded:
+    """The model and the calibration batch are in memory."""
+
+    architecture: str
+    device: str
+    dtype: str
+    parameters: int
+    non_embedding_parameters: int
+    rounds: int
+    """Rounds that the target needs at most."""
+    perplexity: float
+    """Of the dense model on the calibration batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundStarted:
+    """A round's masks are drawn."""
+
+    round: int
+    rounds: int
+    masks: int
+    masks_in_ledger: int
+    """Masks that an earlier run evaluated already."""
+    candidates: int
+    sparsity: float
+    """Before the round."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaskEvaluated:
+    """One mask was evaluated now, not read from the ledger."""
+
+    round: int
+    trial: int
+    utility: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoundFinished:
+    """A round has cut its units."""
+
+    round: int
+    rounds: int
+    sparsity: float
+    """Share of the non-embedding parameters removed so far."""
+    perplexity: float
+    """Of the model after the round, on the calibration batch."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSaved:
+    """The result lies in its folder."""
+
+    folder: str
+    parameters: int
+    sparsity: float
+
+
+Event = ModelLoaded | RoundStarted | MaskEvaluated | RoundFinished | ModelSaved
+Listener = Callable[[Event], None]
+"""Called in the thread of the run, between forward passes; what it raises ends the run."""
+
+Stop = Callable[[], bool]
+"""Asked between two forward passes; True ends the run with `Stopped`."""

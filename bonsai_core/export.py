@@ -1,0 +1,192 @@
+"""The folder of a result: weights, config, tokenizer, and `bonsai.json`: how it was made.
+
+Uniform results are stock models of their family. Others keep per-layer widths in the config and
+load with the modelling file that lies beside the weights (`bonsai_core.modeling_bonsai`).
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from bonsai_core.config import ModelSource, PruneRequest
+from bonsai_core.errors import InvalidModelError, PruneError
+from bonsai_core.families import FAMILIES, Family, GateKind
+from bonsai_core.gates import Gate
+from bonsai_core.heterogeneous import save_heterogeneous
+from bonsai_core.ledger import RoundRecord
+from bonsai_core.models import LoadedModel
+from bonsai_core.registration import register
+from bonsai_core.versions import versions
+
+MANIFEST = "bonsai.json"
+
+
+@dataclass(frozen=True, slots=True)
+class SavedModel:
+    """What the written files hold, counted from them."""
+
+    parameters: int
+    non_embedding_parameters: int
+    sparsity: float
+
+
+def require_free(folder: Path) -> None:
+    """Refuse to write where something is.
+
+    Raises:
+        PruneError: the folder exists and is not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise PruneError(
+            "something is there already",
+            field="output",
+            value=str(folder),
+            allowed="a folder that does not exist, or is empty",
+            cure="choose another folder or remove this one",
+        )
+
+
+def save(
+    loaded: LoadedModel,
+    gates: Sequence[Gate],
+    folder: Path,
+    *,
+    request: PruneRequest,
+    records: Sequence[RoundRecord],
+    perplexity_before: float,
+    calibration_sha256: str,
+    non_embedding_before: int,
+) -> SavedModel:
+    """Write the result and count it again from what was written.
+
+    The folder gets its name when it is whole. The same model and request give the same bytes.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    if is_uniform(gates):
+        _stock(loaded, gates).save_pretrained(partial)
+    else:
+        save_heterogeneous(loaded.model, partial)
+    loaded.tokenizer.save_pretrained(partial)
+    saved = _count(partial, loaded, non_embedding_before)
+    assert saved.non_embedding_parameters == non_embedding_before - sum(
+        (_dense_units(loaded, gate) - gate.units) * gate.price for gate in gates
+    ), "the written weights differ from the plan"
+    manifest = {
+        "format": 1,
+        "request": request.model_dump(mode="json"),
+        "sparsity": saved.sparsity,
+        "parameters": saved.parameters,
+        "non_embedding_parameters": saved.non_embedding_parameters,
+        "non_embedding_parameters_before": non_embedding_before,
+        "kept": {gate.name: gate.kept.tolist() for gate in gates},
+        "perplexity": {
+            "before": perplexity_before,
+            "after": records[-1].perplexity,
+            "protocol": {
+                "text": "the calibration batch itself, which the run has seen",
+                "tokens_sha256": calibration_sha256,
+                "windows": request.calibration.samples,
+                "window": request.calibration.sequence_length,
+                "overlap": 0,
+                "special_tokens": False,
+                "dtype": str(loaded.dtype).removeprefix("torch."),
+                "device": loaded.device.type,
+            },
+        },
+        "rounds": [record.model_dump(mode="json") for record in records],
+        "source_sha256": loaded.digest,
+        "versions": versions(),
+    }
+    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    if folder.exists():
+        folder.rmdir()
+    partial.rename(folder)
+    return saved
+
+
+def load_result(folder: Path, source: ModelSource, device: torch.device) -> tuple[Any, Any, Family]:
+    """A saved model, pruned or dense, with its tokenizer and family, on a device.
+
+    Raises:
+        InvalidModelError: transformers cannot load it, or it is of no family we know.
+    """
+    register()
+    options: dict[str, Any] = {"gguf_file": source.gguf_file} if source.gguf_file else {}
+    dtype = "auto" if source.dtype == "auto" else getattr(torch, source.dtype)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise InvalidModelError(
+            f"transformers {transformers.__version__} cannot load it: {error}",
+            field="model.source",
+            value=str(folder),
+        ) from error
+    architecture = type(model).__name__.removeprefix("Bonsai")
+    family = FAMILIES.get(architecture) or Family(architecture)
+    return model.to(device).eval(), tokenizer, family
+
+
+def is_uniform(gates: Sequence[Gate]) -> bool:
+    """Whether every layer has the same widths."""
+    return all(len({gate.units for gate in gates if gate.kind is kind}) == 1 for kind in GateKind)
+
+
+def _stock(loaded: LoadedModel, gates: Sequence[Gate]) -> Any:
+    """The pruned model as a stock class of its family, sharing the live weights."""
+    groups = next(gate.units for gate in gates if gate.kind is GateKind.ATTENTION)
+    channels = next(gate.units for gate in gates if gate.kind is GateKind.MLP)
+    widths = loaded.widths
+    sizes = {
+        "num_key_value_heads": groups,
+        "num_attention_heads": groups * (widths.query_rows // widths.head_rows),
+        "intermediate_size": channels,
+        "head_dim": widths.head_rows,
+    }
+    model_class = getattr(transformers, loaded.family.architecture)
+    dense = loaded.model.config.to_dict()
+    try:
+        config = model_class.config_class.from_dict({**dense, **sizes})
+    except ValueError:
+        # Some configs refuse head counts that do not divide the hidden size, though the model
+        # computes with any: the stand-in is the same computation under another name.
+        if loaded.family.stand_in is None or dense.get("attention_bias") or dense.get("mlp_bias"):
+            raise
+        model_class = getattr(transformers, loaded.family.stand_in)
+        config = model_class.config_class.from_dict({**dense, **sizes, "sliding_window": None})
+    with torch.device("meta"):
+        stock = model_class(config)
+    stock.load_state_dict(loaded.model.state_dict(), assign=True)
+    stock.tie_weights()
+    stock.generation_config = loaded.model.generation_config
+    stock.config.dtype = loaded.dtype
+    return stock
+
+
+def _dense_units(loaded: LoadedModel, gate: Gate) -> int:
+    widths = loaded.widths
+    return widths.groups if gate.kind is GateKind.ATTENTION else widths.channels
+
+
+def _count(folder: Path, loaded: LoadedModel, before: int) -> SavedModel:
+    """Parameters in the safetensors files, by their shapes; tied weights are written once."""
+    embedding = {"model.embed_tokens.weight", f"{loaded.family.head}.weight"}
+    total = rest = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - not a dictionary
+                size = math.prod(file.get_slice(name).get_shape())
+                total += size
+                rest += size * (name not in embedding)
+    return SavedModel(total, rest, 1 - rest / before)

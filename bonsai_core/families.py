@@ -1,0 +1,222 @@
+"""The model families that can be pruned, as data: config keys, module paths, coupled weights.
+
+A *gate* is the input of an output projection. All that can be pruned shows up there as a slice of
+columns, a *unit*, and goes together with the rows that produce it. Nothing here needs torch: the
+sizes and prices of a model follow from its `config.json`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from bonsai_core.errors import (
+    InvalidModelError,
+    UnreachableTargetError,
+    UnsupportedModelError,
+)
+
+
+class GateKind(StrEnum):
+    """The two places of a transformer layer where units can be removed."""
+
+    ATTENTION = "attention"
+    MLP = "mlp"
+
+
+@dataclass(frozen=True, slots=True)
+class Producer:
+    """A linear layer whose output rows feed a gate: `rows` of them belong to one unit."""
+
+    path: str
+    rows: str
+
+
+@dataclass(frozen=True, slots=True)
+class GatePattern:
+    """One kind of gate in every layer of a family; paths are relative to the layer.
+
+    `rows` and `columns` name entries of `Widths`: how many belong to one unit.
+    """
+
+    kind: GateKind
+    output: str
+    columns: str
+    producers: tuple[Producer, ...]
+
+
+ATTENTION = GatePattern(
+    kind=GateKind.ATTENTION,
+    output="self_attn.o_proj",
+    columns="query_rows",
+    producers=(
+        Producer("self_attn.q_proj", "query_rows"),
+        Producer("self_attn.k_proj", "head_rows"),
+        Producer("self_attn.v_proj", "head_rows"),
+    ),
+)
+MLP = GatePattern(
+    kind=GateKind.MLP,
+    output="mlp.down_proj",
+    columns="channel_rows",
+    producers=(Producer("mlp.gate_proj", "channel_rows"), Producer("mlp.up_proj", "channel_rows")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What must be known of an architecture to prune it; no code of its own.
+
+    Attributes:
+        architecture: the name in the config's `architectures`.
+        layers: path of the list of decoder layers.
+        backbone: path of the module that gives the hidden states before the head.
+        head: path of the module that turns hidden states into logits.
+        gates: what can be pruned in every layer.
+        stand_in: architecture that computes the same and accepts any number of heads, for a
+            family whose config refuses head counts that do not divide the hidden size.
+    """
+
+    architecture: str
+    layers: str = "model.layers"
+    backbone: str = "model"
+    head: str = "lm_head"
+    gates: tuple[GatePattern, ...] = (ATTENTION, MLP)
+    stand_in: str | None = None
+
+
+FAMILIES: Mapping[str, Family] = {
+    family.architecture: family
+    for family in (
+        Family("LlamaForCausalLM", stand_in="MistralForCausalLM"),
+        Family("MistralForCausalLM"),
+        Family("Qwen2ForCausalLM"),
+        Family("Qwen3ForCausalLM"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Widths:
+    """The sizes of a dense model that decide what its units are; all in number of elements."""
+
+    layers: int
+    hidden: int
+    groups: int
+    channels: int
+    query_rows: int
+    head_rows: int
+    channel_rows: int = 1
+
+
+def family_of(config: Mapping[str, Any]) -> Family:
+    """The family of a model, from the `architectures` of its config.
+
+    Raises:
+        UnsupportedModelError: none of the named architectures is in `FAMILIES`.
+    """
+    named = list(config.get("architectures") or [])
+    for architecture in named:
+        if architecture in FAMILIES:
+            return FAMILIES[architecture]
+    raise UnsupportedModelError(
+        "this architecture cannot be pruned",
+        field="model.source",
+        value=", ".join(named) or f"model_type {config.get('model_type')!r}, no architectures",
+        allowed=", ".join(FAMILIES),
+        cure="choose a model of one of these; docs/adding-a-model-family.md says how to add one",
+    )
+
+
+def widths_of(config: Mapping[str, Any]) -> Widths:
+    """The widths of a dense model, from its config.
+
+    Raises:
+        InvalidModelError: a size is missing, not positive, or the heads do not divide into groups.
+    """
+    heads = _size(config, "num_attention_heads")
+    groups = _size(config, "num_key_value_heads", default=heads)
+    hidden = _size(config, "hidden_size")
+    head_rows = _size(config, "head_dim", default=hidden // heads)
+    if heads % groups:
+        raise InvalidModelError(
+            f"num_attention_heads must be a multiple of num_key_value_heads ({groups})",
+            field="model.source",
+            value=heads,
+            cure="repair the model's config.json",
+        )
+    return Widths(
+        layers=_size(config, "num_hidden_layers"),
+        hidden=hidden,
+        groups=groups,
+        channels=_size(config, "intermediate_size"),
+        query_rows=heads // groups * head_rows,
+        head_rows=head_rows,
+    )
+
+
+def _size(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    value = config.get(key)
+    if value is None:
+        value = default
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InvalidModelError(
+            f"{key} in the model's config must be a positive whole number",
+            field="model.source",
+            value=value,
+            cure="repair the model's config.json; a model that is pruned per layer already "
+            "cannot be pruned again",
+        )
+    return value
+
+
+def unit_price(pattern: GatePattern, widths: Widths) -> int:
+    """Weights, without biases, that go when one unit of a gate goes."""
+    rows = sum(getattr(widths, producer.rows) for producer in pattern.producers)
+    return int(widths.hidden * (rows + getattr(widths, pattern.columns)))
+
+
+def reachable_sparsity(config: Mapping[str, Any], align: int) -> float:
+    """The largest share of the non-embedding parameters that any plan can remove.
+
+    A layer keeps at least one attention unit and `align` channels. Biases are left out of the
+    count, so the figure is exact for models without them and a hair off otherwise; the run itself
+    counts the weights.
+
+    Raises:
+        UnreachableTargetError: `align` is wider than the MLP.
+    """
+    family, widths = family_of(config), widths_of(config)
+    if align > widths.channels:
+        raise UnreachableTargetError(
+            "the alignment is wider than the model's MLP",
+            field="pruning.align",
+            value=align,
+            allowed=f"1 to {widths.channels}",
+        )
+    total = widths.layers * 2 * widths.hidden + widths.hidden  # the norms, which stay
+    removable = 0
+    for pattern in family.gates:
+        units, kept = (
+            (widths.groups, 1) if pattern.kind is GateKind.ATTENTION else (widths.channels, align)
+        )
+        total += widths.layers * units * unit_price(pattern, widths)
+        removable += widths.layers * (units - kept) * unit_price(pattern, widths)
+    return removable / total
+
+
+def require_reachable(sparsity: float, reachable: float) -> None:
+    """Refuse a target beyond what can be removed.
+
+    Raises:
+        UnreachableTargetError: `sparsity` is larger than `reachable`.
+    """
+    if sparsity > reachable:
+        raise UnreachableTargetError(
+            "more than can be removed while every layer keeps one attention group and one "
+            "aligned block of channels",
+            field="target.sparsity",
+            value=sparsity,
+            allowed=f"above 0, up to {reachable:.4f} for this model",
+            cure="ask for less, or use a smaller pruning.align",
+        )

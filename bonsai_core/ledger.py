@@ -1,0 +1,144 @@
+"""The ledger: what a run has measured and decided, written as it happens.
+
+A run that starts with a ledger that is not empty evaluates only what is missing. Three
+implementations exist: `MemoryLedger` here, `bonsai_core.file_ledger` and the worker's in Postgres.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from bonsai_core.errors import InputsChangedError
+
+Tensors = Mapping[str, Tensor]
+
+
+class RoundRecord(BaseModel):
+    """What one round decided and measured. The same in every run of the same job."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    """From 1."""
+    removed: dict[str, list[int]]
+    """Units that went, by gate name, in the numbering of the dense model."""
+    sparsity: float
+    """After the round: share of the original non-embedding parameters removed."""
+    perplexity: float
+    """After the round, on the calibration batch."""
+    candidates: int
+    """Units that could go."""
+    masks: int
+    """Masks that the fit used."""
+    regularisation: float | None
+    """Ridge strength chosen; None when the masks did not differ."""
+    leave_one_out_error: float
+    """Mean squared error of predicting a mask's utility from the others."""
+    explained: float
+    """1 - that error / the variance of the utilities."""
+
+
+class Ledger(Protocol):
+    """What the loop needs of a ledger. Every write is durable when the call returns."""
+
+    def open(self, fingerprint: str) -> None:
+        """Bind to these inputs; InputsChangedError if the ledger belongs to others."""
+        ...
+
+    def finished_rounds(self) -> Sequence[RoundRecord]:
+        """The finished rounds, in order from 1."""
+        ...
+
+    def weights(self, number: int) -> Tensors:
+        """The repaired output projections of a finished round, by gate name."""
+        ...
+
+    def prior(self, number: int) -> Tensors | None:
+        """The prior scores of a begun round by gate name; None if it has not begun."""
+        ...
+
+    def begin_round(self, number: int, prior: Tensors) -> None:
+        """Keep the prior of a round before any of its masks is evaluated."""
+        ...
+
+    def utilities(self, number: int) -> Mapping[int, float]:
+        """The utilities measured so far in a round, by trial."""
+        ...
+
+    def record(self, number: int, trial: int, utility: float, seconds: float) -> None:
+        """Keep the utility of one trial."""
+        ...
+
+    def finish_round(self, record: RoundRecord, weights: Tensors) -> None:
+        """Keep a round's decision and its repaired weights; the round is finished."""
+        ...
+
+
+def require_same_inputs(ledger: str, kept: str, now: str) -> None:
+    """Refuse a ledger of other inputs.
+
+    Raises:
+        InputsChangedError: the fingerprints differ.
+    """
+    if kept != now:
+        raise InputsChangedError(
+            f"the ledger in {ledger} belongs to another model, calibration text or request",
+            field="ledger",
+            value=now,
+            allowed=kept,
+            cure="resume with the same inputs, or start anew without the old ledger",
+        )
+
+
+@dataclass
+class _Round:
+    prior: Tensors
+    utilities: dict[int, float]
+    record: RoundRecord | None = None
+    weights: Tensors | None = None
+
+
+class MemoryLedger:
+    """A ledger that lasts as long as the object: for notebooks and tests."""
+
+    def __init__(self) -> None:
+        self._fingerprint: str | None = None
+        self._rounds: dict[int, _Round] = {}
+
+    def open(self, fingerprint: str) -> None:
+        """See `Ledger.open`."""
+        self._fingerprint = self._fingerprint or fingerprint
+        require_same_inputs("memory", self._fingerprint, fingerprint)
+
+    def finished_rounds(self) -> Sequence[RoundRecord]:
+        """See `Ledger.finished_rounds`."""
+        rounds = (self._rounds[number] for number in sorted(self._rounds))
+        return [entry.record for entry in rounds if entry.record is not None]
+
+    def weights(self, number: int) -> Tensors:
+        """See `Ledger.weights`."""
+        return self._rounds[number].weights or {}
+
+    def prior(self, number: int) -> Tensors | None:
+        """See `Ledger.prior`."""
+        return self._rounds[number].prior if number in self._rounds else None
+
+    def begin_round(self, number: int, prior: Tensors) -> None:
+        """See `Ledger.begin_round`."""
+        self._rounds[number] = _Round(prior, {})
+
+    def utilities(self, number: int) -> Mapping[int, float]:
+        """See `Ledger.utilities`."""
+        return dict(self._rounds[number].utilities) if number in self._rounds else {}
+
+    def record(self, number: int, trial: int, utility: float, seconds: float) -> None:  # noqa: ARG002
+        """See `Ledger.record`."""
+        self._rounds[number].utilities[trial] = utility
+
+    def finish_round(self, record: RoundRecord, weights: Tensors) -> None:
+        """See `Ledger.finish_round`."""
+        entry = self._rounds[record.number]
+        entry.record, entry.weights = record, dict(weights)

@@ -1,0 +1,103 @@
+"""Masks: which units a sub-model lacks. Drawing them from the prior, and trying one."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from bonsai_core.gates import Gate
+
+Units = NDArray[np.int64]
+"""Positions of units within a gate, ascending."""
+
+
+def draw(
+    candidates: Sequence[Units],
+    scores: Sequence[NDArray[np.float64]],
+    masks: int,
+    random: np.random.Generator,
+) -> NDArray[np.bool_]:
+    """Draw masks over the candidates of all gates, each followed by its complement.
+
+    In each gate half of the candidates go, drawn without replacement with probability
+    proportional to (largest candidate score - score): the weak ones more often (arXiv 2402.05406,
+    section 3.1). The complement lacks the other half, so every pair covers all candidates, and an
+    odd candidate falls to either side by chance.
+
+    Args:
+        candidates: per gate, the units that may go.
+        scores: per gate, the prior of all its units.
+        masks: how many, even.
+        random: the round's generator for masks.
+
+    Returns:
+        [masks, F] bool, True where a candidate is absent; F in the order of gates and units.
+    """
+    pairs = masks // 2
+    parts = [_half(scores[gate][units], pairs, random) for gate, units in enumerate(candidates)]
+    chosen = np.concatenate(parts, axis=1)
+    drawn = np.empty((masks, chosen.shape[1]), dtype=np.bool_)
+    drawn[0::2], drawn[1::2] = chosen, ~chosen
+    return drawn
+
+
+def _half(
+    scores: NDArray[np.float64], pairs: int, random: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Half of one gate's candidates in each row; [pairs, len(scores)]."""
+    count = len(scores)
+    chosen = np.zeros((pairs, count), dtype=np.bool_)
+    if count == 0:
+        return chosen
+    weights = scores.max() - scores
+    if not weights.sum() > 0:
+        weights = np.ones(count)
+    # The strongest candidate must stay drawable, or it would be in every complement.
+    weights = weights / weights.sum() + 1e-3 / count
+    # Gumbel's trick: the k largest of log-weight plus noise are a draw without replacement.
+    keys = np.log(weights) + random.gumbel(size=(pairs, count))
+    order = np.argsort(-keys, axis=1)
+    sizes = count // 2 + (random.random(pairs) < 0.5) * (count % 2)
+    taken = np.arange(count)[None, :] < sizes[:, None]
+    np.put_along_axis(chosen, order, taken, axis=1)
+    return chosen
+
+
+def split(mask: NDArray[np.bool_], candidates: Sequence[Units]) -> list[Units]:
+    """The absent units of each gate under one mask [F]."""
+    ends = np.cumsum([len(units) for units in candidates])[:-1]
+    return [units[part] for units, part in zip(candidates, np.split(mask, ends), strict=True)]
+
+
+@contextmanager
+def applied(gates: Sequence[Gate], absent: Sequence[Units]) -> Iterator[None]:
+    """While open, the model computes without the units `absent` of each gate.
+
+    Their columns of the gate are multiplied by zero; nothing is written to the weights, and on the
+    way out, also by an exception, the model is as before.
+    """
+    handles = [
+        gate.output.register_forward_pre_hook(_zeroing(gate, units))
+        for gate, units in zip(gates, absent, strict=True)
+        if len(units)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _zeroing(gate: Gate, units: Units) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    weight = gate.output.weight
+    keep = torch.ones(weight.shape[1], dtype=weight.dtype, device=weight.device)
+    keep[torch.from_numpy(gate.columns_of(units)).to(weight.device)] = 0
+
+    def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (inputs[0] * keep, *inputs[1:])
+
+    return hook

@@ -1,0 +1,238 @@
+"""Which units may go in a round, and which do: pure functions on scores, prices and counts.
+
+A *lane* is a sequence of steps that can only be taken in order; a *step* removes some units at
+once. In the layout `per_layer` every gate is a lane of its own, and a step is one unit, or one
+block of `align` channels. In `uniform` all gates of a kind are one lane, and a step takes the same
+number of units from each of them, so that the widths stay equal.
+"""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bonsai_core.config import Layout
+from bonsai_core.families import GateKind
+from bonsai_core.masks import Units
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class GateShape:
+    """What selection needs to know of a gate: kind, units still there, price of one."""
+
+    kind: GateKind
+    units: int
+    price: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Units that go together, their price in parameters and their summed importance."""
+
+    units: tuple[tuple[int, Units], ...]
+    price: int
+    importance: float
+
+
+def block_of(shape: GateShape, align: int) -> int:
+    """Units of a gate that go at once: `align` channels, one attention unit."""
+    return align if shape.kind is GateKind.MLP else 1
+
+
+def removable(shape: GateShape, align: int) -> int:
+    """Units that may go at most: the gate keeps one block, and ends on a multiple of it."""
+    return max(0, shape.units - block_of(shape, align))
+
+
+def choose_candidates(
+    shapes: Sequence[GateShape],
+    scores: Sequence[Floats],
+    budget: int,
+    *,
+    layout: Layout,
+    align: int,
+) -> list[Units]:
+    """The weakest units of each gate, twice as many as the budget takes; the others are safe.
+
+    With p the budget's share of what is still there, the weakest 2p of the gates of each kind are
+    candidates (arXiv 2402.05406, section 3.1). A gate with few units gets a whole number of them:
+    fractions are summed over the gates of a kind and given to those whose next unit is weakest
+    relative to its gate. The share grows where needed, until the budget can be met.
+
+    Args:
+        shapes: the gates.
+        scores: prior of each gate's units.
+        budget: parameters to remove.
+        layout: of the result.
+        align: of the result.
+
+    Returns:
+        Per gate, ascending positions; empty where nothing may go.
+    """
+    alive = sum(shape.units * shape.price for shape in shapes)
+    share = min(1.0, 2 * budget / alive)
+    while True:
+        counts = _counts(shapes, scores, share, layout, align)
+        price = sum(c * s.price for c, s in zip(counts, shapes, strict=True))
+        if price >= 2 * budget or share >= 1.0:
+            break
+        share = min(1.0, share * 1.25)
+    return [
+        np.sort(np.argsort(score, kind="stable")[:count]).astype(np.int64)
+        for score, count in zip(scores, counts, strict=True)
+    ]
+
+
+def _counts(
+    shapes: Sequence[GateShape],
+    scores: Sequence[Floats],
+    share: float,
+    layout: Layout,
+    align: int,
+) -> list[int]:
+    counts = [0] * len(shapes)
+    for kind in GateKind:
+        gates = [g for g, shape in enumerate(shapes) if shape.kind is kind]
+        if not gates:
+            continue
+        exact = [share * shapes[g].units for g in gates]
+        if layout is Layout.UNIFORM:
+            # A step takes units from every gate, so all of them offer the same number.
+            whole = [round(min(exact))] * len(gates)
+        else:
+            whole = _rounded(gates, exact, scores)
+        for gate, count in zip(gates, whole, strict=True):
+            shape = shapes[gate]
+            counts[gate] = _aligned(count, shape, align)
+    return counts
+
+
+def _rounded(gates: list[int], exact: list[float], scores: Sequence[Floats]) -> list[int]:
+    """Whole numbers with the sum of `exact`; spare ones go where the next unit is weakest."""
+    whole = [int(value) for value in exact]
+    spare = round(sum(exact)) - sum(whole)
+    relative = []
+    for position, gate in enumerate(gates):
+        ordered = np.sort(scores[gate])
+        mean = ordered.mean()
+        if whole[position] < len(ordered):
+            relative.append((ordered[whole[position]] / mean if mean else 0.0, position))
+    for _, position in sorted(relative)[:spare]:
+        whole[position] += 1
+    return whole
+
+
+def _aligned(count: int, shape: GateShape, align: int) -> int:
+    """`count` raised to whole blocks, so that the width can end on a multiple of the block."""
+    limit = removable(shape, align)
+    block = block_of(shape, align)
+    if count == 0 or block == 1:
+        return min(count, limit)
+    odd = shape.units % block
+    return min(limit, odd + -(-max(0, count - odd) // block) * block)
+
+
+def select(
+    shapes: Sequence[GateShape],
+    candidates: Sequence[Units],
+    importance: Sequence[Floats],
+    budget: int,
+    *,
+    layout: Layout,
+    align: int,
+) -> list[Units]:
+    """The least important candidates per parameter, until the budget is met.
+
+    Args:
+        shapes: the gates.
+        candidates: per gate, from `choose_candidates`.
+        importance: per gate, of its candidates, in their order.
+        budget: parameters to remove; 0 or less removes nothing.
+        layout: of the result.
+        align: of the result.
+
+    Returns:
+        Per gate, ascending positions of the units that go. Together they cost at least the budget
+        and exceed it by less than the cheapest step left, unless the candidates cost less in all.
+    """
+    lanes = _lanes(shapes, candidates, importance, layout, align)
+    heads = [(_rate(lane[0]), number, 0) for number, lane in enumerate(lanes) if lane]
+    heapq.heapify(heads)
+    chosen: list[Step] = []
+    too_large: list[Step] = []
+    left = budget
+    while heads and left > 0:
+        _, number, place = heapq.heappop(heads)
+        step = lanes[number][place]
+        if step.price > left:
+            too_large.append(step)  # closes its lane: what follows costs as much or more
+            continue
+        chosen.append(step)
+        left -= step.price
+        if place + 1 < len(lanes[number]):
+            heapq.heappush(heads, (_rate(lanes[number][place + 1]), number, place + 1))
+    if left > 0 and too_large:
+        chosen.append(min(too_large, key=lambda step: (step.price, _rate(step))))
+    return _by_gate(chosen, len(shapes))
+
+
+def _rate(step: Step) -> float:
+    """Importance per parameter."""
+    return step.importance / step.price
+
+
+def _by_gate(steps: Sequence[Step], gates: int) -> list[Units]:
+    parts: list[list[Units]] = [[np.empty(0, dtype=np.int64)] for _ in range(gates)]
+    for step in steps:
+        for gate, units in step.units:
+            parts[gate].append(units)
+    return [np.sort(np.concatenate(part)) for part in parts]
+
+
+def _lanes(
+    shapes: Sequence[GateShape],
+    candidates: Sequence[Units],
+    importance: Sequence[Floats],
+    layout: Layout,
+    align: int,
+) -> list[list[Step]]:
+    lanes = [
+        _lane(gate, shape, candidates[gate], importance[gate], align)
+        for gate, shape in enumerate(shapes)
+    ]
+    if layout is Layout.PER_LAYER:
+        return lanes
+    merged = []
+    for kind in GateKind:
+        of_kind = [lanes[g] for g, shape in enumerate(shapes) if shape.kind is kind]
+        merged.append([_together(steps) for steps in zip(*of_kind, strict=False)])
+    return merged
+
+
+def _lane(gate: int, shape: GateShape, units: Units, importance: Floats, align: int) -> list[Step]:
+    """The candidates of one gate by importance, in steps that end on multiples of the block."""
+    order = np.argsort(importance, kind="stable")[: removable(shape, align)]
+    block = block_of(shape, align)
+    steps, start = [], 0
+    while start < len(order):
+        size = (shape.units - start) % block or block
+        part = order[start : start + size]
+        if len(part) < size:
+            break  # not a whole block: the width would end between two multiples
+        steps.append(
+            Step(((gate, units[part]),), size * shape.price, float(importance[part].sum()))
+        )
+        start += size
+    return steps
+
+
+def _together(steps: Sequence[Step]) -> Step:
+    return Step(
+        tuple(part for step in steps for part in step.units),
+        sum(step.price for step in steps),
+        sum(step.importance for step in steps),
+    )

@@ -1,0 +1,23 @@
+"""The one place where connections to PostgreSQL are opened; nothing is opened at import."""
+
+from sqlalchemy import Engine, create_engine
+
+from jobs.settings import Settings
+
+
+def connect(settings: Settings, *, connections: int = 10) -> Engine:
+    """An engine over a pool of at most `connections`; sessions run in UTC, each statement bounded.
+
+    A connection is tried before it is handed out, so a restarted server costs one retry.
+    """
+    return create_engine(
+        settings.database_url,
+        pool_size=connections,
+        max_overflow=0,
+        pool_pre_ping=True,
+        pool_timeout=10,
+        connect_args={
+            "connect_timeout": 10,
+            "options": "-c timezone=UTC -c statement_timeout=30000 -c lock_timeout=10000",
+        },
+    )

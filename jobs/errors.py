@@ -1,0 +1,82 @@
+"""What can go wrong with a job, apart from the prune itself (`bonsai_core.errors`)."""
+
+from uuid import UUID
+
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from bonsai_core.errors import PruneError
+
+__all__ = [
+    "DATABASE_ERROR",
+    "DATABASE_UNREACHABLE",
+    "ArtifactNotFoundError",
+    "IllegalMoveError",
+    "InvalidCursorError",
+    "JobError",
+    "JobNotFoundError",
+    "LeaseLostError",
+    "PruneError",
+]
+
+DATABASE_ERROR = SQLAlchemyError
+"""Root of what the database and the way to it can raise."""
+
+DATABASE_UNREACHABLE = (OperationalError, InterfaceError, PoolTimeoutError)
+"""Raised when no answer came: no server, a lost connection, no free connection, a timeout."""
+
+
+class JobError(Exception):
+    """Root of the errors of this package."""
+
+
+class JobNotFoundError(JobError):
+    """No job has this id."""
+
+    def __init__(self, job_id: UUID) -> None:
+        self.job_id = job_id
+        super().__init__(f"no job has the id {job_id}; GET /v1/jobs lists those that exist")
+
+
+class ArtifactNotFoundError(JobError):
+    """A job has no published file of this name."""
+
+    def __init__(self, job_id: UUID, name: str, published: list[str]) -> None:
+        self.job_id = job_id
+        self.name = name
+        self.published = published
+        names = ", ".join(published) if published else "none before the job has succeeded"
+        super().__init__(f"job {job_id} has no artifact {name!r}; published: {names}")
+
+
+class IllegalMoveError(JobError):
+    """The job's state does not allow what was asked."""
+
+    def __init__(self, job_id: UUID, state: str, wish: str, legal: list[str]) -> None:
+        self.job_id = job_id
+        self.state = state
+        self.wish = wish
+        self.legal = legal
+        super().__init__(
+            f"job {job_id} is {state}, which cannot become {wish}; "
+            f"legal: {', '.join(legal) if legal else 'nothing, the state is final'}"
+        )
+
+
+class InvalidCursorError(JobError):
+    """A page cursor that this service has not made."""
+
+    def __init__(self, cursor: str) -> None:
+        self.cursor = cursor
+        super().__init__(
+            f"cursor: {cursor!r} is not a cursor of this list; pass a next_cursor unchanged"
+        )
+
+
+class LeaseLostError(JobError):
+    """A write named a fencing token that is no longer the job's: somebody else has it, or none."""
+
+    def __init__(self, job_id: UUID, fencing_token: int) -> None:
+        self.job_id = job_id
+        self.fencing_token = fencing_token
+        super().__init__(f"fencing token {fencing_token} no longer holds job {job_id}")

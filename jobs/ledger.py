@@ -1,0 +1,108 @@
+"""The ledger of a job as rows: rounds and evaluated masks, written by the attempt that holds it.
+
+Every write locks the job's row and checks the fencing token first, so a worker that has lost its
+lease changes nothing. Each public method is one transaction.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Engine, func, select, update
+from sqlalchemy.orm import Session
+
+from jobs.artifacts import StoredFile
+from jobs.attempts import require_held
+from jobs.progress import Progress
+from jobs.records import Evaluation, Job, Round
+
+
+class LedgerStore:
+    """Rounds and evaluations of one job, as the holder of `fencing_token` sees them."""
+
+    def __init__(self, engine: Engine, job_id: UUID, fencing_token: int) -> None:
+        self._engine = engine
+        self._job_id = job_id
+        self._token = fencing_token
+
+    def bind(self, fingerprint: str) -> str:
+        """The fingerprint the ledger is bound to; the first caller's becomes it."""
+        with Session(self._engine) as session, session.begin():
+            require_held(session, self._job_id, self._token)
+            job = session.get_one(Job, self._job_id)
+            if job.fingerprint is None:
+                job.fingerprint = fingerprint
+            return job.fingerprint
+
+    def rounds(self) -> Sequence[Round]:
+        """The rounds begun, in order."""
+        query = select(Round).where(Round.job_id == self._job_id).order_by(Round.number)
+        with Session(self._engine) as session:
+            return session.scalars(query).all()
+
+    def begin_round(self, number: int, prior: StoredFile) -> None:
+        """Insert a round with its prior; LeaseLostError when the token is old."""
+        with Session(self._engine) as session, session.begin():
+            require_held(session, self._job_id, self._token)
+            session.add(
+                Round(
+                    job_id=self._job_id,
+                    number=number,
+                    fencing_token=self._token,
+                    prior=asdict(prior),
+                )
+            )
+
+    def finish_round(
+        self, number: int, record: Mapping[str, Any], weights: StoredFile | None
+    ) -> None:
+        """Write what a round decided; LeaseLostError when the token is old."""
+        with Session(self._engine) as session, session.begin():
+            require_held(session, self._job_id, self._token)
+            session.execute(
+                update(Round)
+                .where(Round.job_id == self._job_id, Round.number == number)
+                .values(
+                    record=dict(record),
+                    weights=asdict(weights) if weights else None,
+                    finished_at=func.now(),
+                    fencing_token=self._token,
+                )
+            )
+
+    def evaluations(self, number: int) -> dict[int, float]:
+        """The utilities measured in a round, by trial."""
+        query = select(Evaluation.trial, Evaluation.utility).where(
+            Evaluation.job_id == self._job_id, Evaluation.round == number
+        )
+        with Session(self._engine) as session:
+            return {row.trial: row.utility for row in session.execute(query)}
+
+    def record(self, number: int, trial: int, utility: float, seconds: float) -> None:
+        """Insert one evaluated mask; LeaseLostError when the token is old."""
+        with Session(self._engine) as session, session.begin():
+            require_held(session, self._job_id, self._token)
+            session.add(
+                Evaluation(
+                    job_id=self._job_id,
+                    round=number,
+                    trial=trial,
+                    utility=utility,
+                    seconds=seconds,
+                    fencing_token=self._token,
+                )
+            )
+            session.execute(
+                update(Job).where(Job.id == self._job_id).values(progress_at=func.now())
+            )
+
+    def show_progress(self, progress: Progress) -> None:
+        """Replace the job's progress; LeaseLostError when the token is old."""
+        with Session(self._engine) as session, session.begin():
+            require_held(session, self._job_id, self._token)
+            session.execute(
+                update(Job)
+                .where(Job.id == self._job_id)
+                .values(progress=progress.model_dump(mode="json"))
+            )

@@ -1,0 +1,59 @@
+"""The one place where a job's state changes: a guarded update and an event in one transaction."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, update
+from sqlalchemy.orm import Session
+
+from jobs.records import Event, Job
+from jobs.states import JobState, sources_of
+
+
+def move(
+    session: Session,
+    job_id: UUID,
+    target: JobState,
+    *,
+    data: Mapping[str, Any],
+    event: str | None = None,
+    values: Mapping[str, Any] | None = None,
+    fencing_token: int | None = None,
+) -> bool:
+    """Move a job to `target` if its state allows it and, where given, the token still holds it.
+
+    The event is named `event`, or like the state. Leaving `running` gives up the lease; a final
+    state gets its time. False, and nothing is changed, when the guard does not hold.
+    """
+    changes: dict[str, Any] = {"state": target, **(values or {})}
+    if target is not JobState.RUNNING:
+        changes |= {"fencing_token": None, "lease_expires_at": None}
+    if target.is_final:
+        changes["finished_at"] = func.now()
+    guarded = (
+        update(Job)
+        .where(Job.id == job_id, Job.state.in_(sources_of(target)))
+        .values(changes)
+        .returning(Job.id)
+        .execution_options(synchronize_session=False)
+    )
+    if fencing_token is not None:
+        guarded = guarded.where(Job.fencing_token == fencing_token)
+    if session.scalar(guarded) is None:
+        return False
+    tell(session, job_id, event or str(target), data)
+    return True
+
+
+def tell(session: Session, job_id: UUID, event: str, data: Mapping[str, Any]) -> None:
+    """Append an event; the number comes from the job's row, whose lock keeps it without gaps."""
+    sequence = session.scalar(
+        update(Job)
+        .where(Job.id == job_id)
+        .values(last_event=Job.last_event + 1)
+        .returning(Job.last_event)
+        .execution_options(synchronize_session=False)
+    )
+    session.add(Event(job_id=job_id, sequence=sequence, type=event, data=dict(data)))
+    session.flush()

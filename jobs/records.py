@@ -1,0 +1,160 @@
+"""The tables. Times are the database's, in UTC; JSON columns hold what the API shows as it is."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Index,
+    Sequence,
+    String,
+    UniqueConstraint,
+    func,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from jobs.states import JobState
+
+Json = dict[str, Any]
+
+
+class Base(DeclarativeBase):
+    """Root of the tables."""
+
+    type_annotation_map = {Json: JSONB, datetime: DateTime(timezone=True)}  # noqa: RUF012
+
+
+FENCING_TOKEN = Sequence("fencing_token", metadata=Base.metadata, data_type=BigInteger)
+"""Grows with every claim of any job, for ever."""
+
+_STATES = ", ".join(f"'{state}'" for state in JobState)
+
+
+class Job(Base):
+    """One pruning job: what was asked, where it stands, who holds it."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint(f"state IN ({_STATES})", name="jobs_state_known"),
+        CheckConstraint(
+            "(state = 'running') = (fencing_token IS NOT NULL AND lease_expires_at IS NOT NULL)",
+            name="jobs_held_while_running",
+        ),
+        Index("jobs_by_age", "created_at", "id"),
+        Index("jobs_queued", "created_at", "id", postgresql_where="state = 'queued'"),
+        Index("jobs_leased", "lease_expires_at", postgresql_where="state = 'running'"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    name: Mapped[str | None]
+    labels: Mapped[Json]
+    request: Mapped[Json]
+    """What was asked, `jobs.request.JobRequest`, with every default written out."""
+    state: Mapped[str] = mapped_column(String(16), default=JobState.QUEUED)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    cancel_requested_at: Mapped[datetime | None]
+    """A wish, seen by the worker between two masks."""
+    fencing_token: Mapped[int | None] = mapped_column(BigInteger)
+    """Names the attempt that holds the job; every write of an attempt must match it."""
+    lease_expires_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    crashes: Mapped[int] = mapped_column(default=0)
+    """Crashes of the child process in a row without a newly evaluated mask between them."""
+    progress: Mapped[Json] = mapped_column(default=dict)
+    progress_at: Mapped[datetime | None]
+    """When a mask was last evaluated: the second watermark beside the lease."""
+    error: Mapped[Json | None]
+    result: Mapped[Json | None]
+    fingerprint: Mapped[str | None]
+    """Digest of the inputs the ledger belongs to, set by the first attempt that reads them."""
+    last_event: Mapped[int] = mapped_column(default=0)
+
+
+class Attempt(Base):
+    """One worker's hold on a job, from claim to end."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (UniqueConstraint("job_id", "number", name="attempts_numbered"),)
+
+    fencing_token: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    worker: Mapped[str]
+    device: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]
+    """Why it ended: a final state, or `released`, `crashed`, `lease_expired`."""
+
+
+class Event(Base):
+    """Something that happened to a job, numbered from 1 without gaps."""
+
+    __tablename__ = "events"
+
+    job_id: Mapped[UUID] = mapped_column(
+        ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+    )
+    sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    type: Mapped[str]
+    data: Mapped[Json]
+
+
+class Round(Base):
+    """One round of a job: its prior when begun, its plan and repaired weights when finished."""
+
+    __tablename__ = "rounds"
+
+    job_id: Mapped[UUID] = mapped_column(
+        ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    fencing_token: Mapped[int] = mapped_column(BigInteger)
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]
+    prior: Mapped[Json]
+    """Where the prior scores are: key, size in bytes, SHA-256."""
+    record: Mapped[Json | None]
+    """What the round decided and measured."""
+    weights: Mapped[Json | None]
+    """Where the repaired output projections are: key, size in bytes, SHA-256."""
+
+
+class Evaluation(Base):
+    """The ledger: one evaluated mask, written as soon as it is measured."""
+
+    __tablename__ = "evaluations"
+
+    job_id: Mapped[UUID] = mapped_column(
+        ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+    )
+    round: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    trial: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    utility: Mapped[float]
+    seconds: Mapped[float]
+    fencing_token: Mapped[int] = mapped_column(BigInteger)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Artifact(Base):
+    """A published file of a succeeded job."""
+
+    __tablename__ = "artifacts"
+
+    job_id: Mapped[UUID] = mapped_column(
+        ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+    )
+    name: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+    content_type: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

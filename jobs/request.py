@@ -1,0 +1,112 @@
+"""What a client posts to create a job, and the checks that need no torch."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from bonsai_core.config import CalibrationSource, ModelSource, PruneRequest
+from bonsai_core.errors import InvalidCalibrationError, InvalidModelError
+from bonsai_core.families import family_of, reachable_sparsity, require_reachable
+
+Label = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9._/-]+$")]
+LabelValue = Annotated[str, Field(max_length=255)]
+
+
+class JobRequest(PruneRequest):
+    """A prune with a name and labels: the body of POST /v1/jobs."""
+
+    name: Annotated[str | None, Field(min_length=1, max_length=200)] = None
+    """A name for people; need not be unique."""
+
+    labels: Annotated[dict[Label, LabelValue], Field(max_length=64)] = Field(default_factory=dict)
+    """Free key-value pairs to find jobs by."""
+
+
+def check_inputs(request: JobRequest) -> None:
+    """Check what can be checked before any work starts: files, architecture, reach of the target.
+
+    Hub ids are checked by the worker, which is the process that may reach the hub.
+
+    Raises:
+        PruneError: the subclass says what is wrong, with field, value and cure.
+    """
+    if request.model.is_folder:
+        config = _model_config(request.model)
+        if config is not None:
+            family_of(config)
+            reachable = reachable_sparsity(config, request.pruning.align)
+            require_reachable(request.target.sparsity, reachable)
+    if request.calibration.is_file:
+        _check_text(request.calibration)
+
+
+def _model_config(model: ModelSource) -> dict[str, Any] | None:
+    """The config of a model folder; None for a GGUF file, whose metadata the worker reads."""
+    folder = Path(model.source)
+    if not folder.is_absolute():
+        raise InvalidModelError(
+            "a folder must be given as an absolute path",
+            field="model.source",
+            value=model.source,
+            cure=f"use {str(folder.expanduser().resolve())!r} if that is the folder meant",
+        )
+    if not folder.is_dir():
+        raise InvalidModelError(
+            "there is no such folder where the service runs",
+            field="model.source",
+            value=model.source,
+            cure="give a folder that API and workers share, or a hub id such as 'owner/name'",
+        )
+    needed = model.gguf_file or "config.json"
+    if not (folder / needed).is_file():
+        raise InvalidModelError(
+            f"the folder has no {needed}",
+            field="model.gguf_file" if model.gguf_file else "model.source",
+            value=model.source,
+            allowed=", ".join(sorted(entry.name for entry in folder.iterdir())[:20]) or "nothing",
+            cure="give a folder in Hugging Face format, or name its GGUF file in model.gguf_file",
+        )
+    if model.gguf_file:
+        return None
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidModelError(
+            f"config.json cannot be read: {error}", field="model.source", value=model.source
+        ) from error
+    if not isinstance(config, dict):
+        raise InvalidModelError(
+            "config.json must hold an object", field="model.source", value=model.source
+        )
+    return config
+
+
+def _check_text(calibration: CalibrationSource) -> None:
+    """A token is at least one byte: a file with fewer bytes than tokens asked is too short."""
+    path = Path(calibration.source)
+    if not path.is_absolute() or not path.is_file():
+        raise InvalidCalibrationError(
+            "there is no such file where the service runs",
+            field="calibration.source",
+            value=calibration.source,
+            allowed="the absolute path of a .txt or .jsonl file, or a hub data set id",
+            cure="give a file that API and workers share",
+        )
+    if path.suffix not in {".txt", ".jsonl"}:
+        raise InvalidCalibrationError(
+            "the ending of the file does not say what it holds",
+            field="calibration.source",
+            value=calibration.source,
+            allowed=".txt (plain text), .jsonl (one object per line with a text)",
+        )
+    size = path.stat().st_size
+    if size < calibration.tokens:
+        raise InvalidCalibrationError(
+            f"the file has {size} bytes and cannot hold {calibration.samples} sequences of "
+            f"{calibration.sequence_length} tokens",
+            field="calibration.source",
+            value=calibration.source,
+            cure="give a longer text, or lower calibration.samples or sequence_length",
+        )

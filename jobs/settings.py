@@ -1,0 +1,75 @@
+"""The settings of every process of the service, from environment variables named BONSAI_*."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import parse_qs, quote, urlsplit
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """One frozen settings object, made at the start of a process and handed on."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BONSAI_", frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
+
+    database_url: str = "postgresql+psycopg://bonsai@localhost/bonsai"
+    """SQLAlchemy URL of PostgreSQL >= 15, driver psycopg."""
+
+    redis_url: str = "redis://localhost:6379/0"
+    """URL of a server that speaks the Redis protocol (>= 7): redis://, rediss:// or unix://."""
+
+    data_dir: Path = Path(".bonsai")
+    """Folder of artifacts and of the workers' scratch files; shared by API and workers."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where workers run models; `auto` takes CUDA when it is there."""
+
+    worker_name: str = ""
+    """Name of this worker in attempts and logs; empty: host name and process id."""
+
+    lease_seconds: Annotated[float, Field(ge=0.5, le=3600)] = 30.0
+    """A worker that is silent for longer has lost its job."""
+
+    heartbeat_seconds: Annotated[float, Field(ge=0.1, le=600)] = 5.0
+    """How often a worker renews its lease and looks for wishes; well under the lease."""
+
+    sweep_seconds: Annotated[float, Field(ge=0.1, le=600)] = 10.0
+    """How often a worker takes back expired leases and rings again for waiting jobs."""
+
+    stop_grace_seconds: Annotated[float, Field(ge=0.1, le=600)] = 10.0
+    """How long a child process may take to stop before it is killed with its group."""
+
+    crashes_allowed: Annotated[int, Field(ge=1, le=100)] = 3
+    """Crashes in a row without a newly evaluated mask after which a job fails."""
+
+    allow_remote: bool = False
+    """Whether the API answers peers that are not on this machine. There are no API keys yet: set
+    it only where a firewall or a published port on 127.0.0.1 decides who reaches the service."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe message that is logged."""
+
+    log_format: Literal["json", "text"] = "json"
+    """`json`: one object per line. `text`: for eyes."""
+
+    @property
+    def broker_url(self) -> str:
+        """`redis_url` in Celery's spelling, which differs for unix sockets."""
+        parts = urlsplit(self.redis_url)
+        if parts.scheme != "unix":
+            return self.redis_url
+        number = parse_qs(parts.query).get("db", ["0"])[0]
+        return f"redis+socket://{quote(parts.path, safe='/%')}?virtual_host={number}"
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """Folder of published and working files of jobs."""
+        return self.data_dir / "artifacts"
+
+    @property
+    def scratch_dir(self) -> Path:
+        """Folder of files that may be lost at any time."""
+        return self.data_dir / "scratch"

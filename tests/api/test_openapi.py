@@ -1,0 +1,71 @@
+"""The OpenAPI document is complete."""
+
+import re
+from typing import Any
+
+import pytest
+
+from api.app import create_app
+from api.problems import MEDIA_TYPE
+from jobs.settings import Settings
+
+OPERATIONS = {
+    ("post", "/v1/jobs"): "submit_job",
+    ("get", "/v1/jobs"): "list_jobs",
+    ("get", "/v1/jobs/{job_id}"): "show_job",
+    ("post", "/v1/jobs/{job_id}/cancel"): "cancel_job",
+    ("get", "/v1/jobs/{job_id}/events"): "list_events",
+    ("get", "/v1/jobs/{job_id}/artifacts"): "list_artifacts",
+    ("get", "/v1/jobs/{job_id}/artifacts/{name}"): "download_artifact",
+    ("get", "/healthz"): "healthz",
+    ("get", "/readyz"): "readyz",
+}
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return create_app(Settings()).openapi()
+
+
+def operations(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {
+        (method, path): operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def test_every_operation_is_named_tagged_and_described(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1")
+    found = operations(document)
+    assert {place: operation["operationId"] for place, operation in found.items()} == OPERATIONS
+    for operation in found.values():
+        assert operation["tags"]
+        assert operation["description"]
+
+
+def test_every_error_is_a_problem(document: dict[str, Any]) -> None:
+    for operation in operations(document).values():
+        errors = {status for status in operation["responses"] if status >= "400"}
+        assert errors >= {"403", "500"}
+        for status in errors:
+            content = operation["responses"][status]["content"]
+            assert content == {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    references = set(re.findall(r"'#/components/schemas/([^']+)'", str(document)))
+    assert references == set(document["components"]["schemas"])
+
+
+def test_every_field_of_a_request_has_its_meaning(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    for name in ("ModelSource", "CalibrationSource", "Target", "Pruning", "Progress"):
+        for field, schema in schemas[name]["properties"].items():
+            assert schema.get("description"), f"{name}.{field}"
+
+
+def test_the_request_has_examples(document: dict[str, Any]) -> None:
+    content = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]
+    assert content["examples"]["all"]["value"]["pruning"]["masks_per_round"] == 200

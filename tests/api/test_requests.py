@@ -1,0 +1,141 @@
+"""What holds for every request: its id, its log line, who may ask, and how failures look."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from api.app import create_app
+from api.loopback import is_local
+from jobs.settings import Settings
+from jobs.store import JobStore
+from tests.api.problems import require_problem
+from tests.servers import Servers
+
+NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
+
+
+@pytest.mark.parametrize("offered", ["abc-123", "A.b_c", "x" * 128])
+def test_a_sane_request_id_is_kept(client: TestClient, offered: str) -> None:
+    response = client.get("/v1/jobs", headers={"X-Request-ID": offered})
+    assert response.headers["x-request-id"] == offered
+
+
+@pytest.mark.parametrize("offered", ["", "x" * 129, "two words", "line\x1fbreak", '{"a":1}'])
+def test_any_other_request_id_is_replaced(client: TestClient, offered: str) -> None:
+    response = client.get("/v1/jobs", headers={"X-Request-ID": offered})
+    assert len(response.headers["x-request-id"]) == 32
+    other = client.get("/v1/jobs", headers={"X-Request-ID": offered})
+    assert other.headers["x-request-id"] != response.headers["x-request-id"]
+
+
+def test_an_unknown_address_is_a_problem(client: TestClient) -> None:
+    require_problem(client.get("/v2/nothing"), 404, "not_found")
+    require_problem(client.get("/v1/jobs/"), 404, "not_found")
+
+
+def test_an_unknown_method_is_a_problem(client: TestClient) -> None:
+    response = client.put("/v1/jobs")
+    require_problem(response, 405, "method_not_allowed")
+    assert response.headers["allow"]
+
+
+def test_a_fault_of_ours_is_a_problem_without_its_inside(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(store: JobStore, **_: object) -> None:
+        raise RuntimeError("the secret inside")
+
+    monkeypatch.setattr(JobStore, "list", broken)
+    problem = require_problem(client.get("/v1/jobs"), 500, "internal_error")
+    assert "secret" not in json.dumps(problem)
+
+
+def test_each_request_writes_one_line(
+    settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    app = create_app(settings.model_copy(update={"log_level": "info"}))
+    with TestClient(app) as client:
+        client.get("/healthz?secret=1", headers={"X-Request-ID": "one"})
+        client.get("/nothing", headers={"X-Request-ID": "two"})
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if "{" in line]
+    requests = [line for line in lines if line["event"] == "request"]
+    assert [(line["request_id"], line["path"], line["status"]) for line in requests] == [
+        ("one", "/healthz", 200),
+        ("two", "/nothing", 404),
+    ]
+    assert requests[0]["method"] == "GET"
+    assert requests[0]["seconds"] >= 0
+    assert requests[0]["level"] == "info"
+
+
+def test_a_peer_on_another_machine_is_refused(settings: Settings) -> None:
+    with TestClient(create_app(settings), client=("192.0.2.7", 40000)) as client:
+        for path in ("/v1/jobs", "/healthz", "/docs"):
+            problem = require_problem(client.get(path), 403, "remote_peer")
+            assert "192.0.2.7" in problem["detail"]
+            assert "BONSAI_ALLOW_REMOTE" in problem["detail"]
+
+
+def test_a_peer_on_another_machine_may_be_allowed(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"allow_remote": True}))
+    with TestClient(app, client=("192.0.2.7", 40000)) as client:
+        assert client.get("/v1/jobs").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        *((peer, True) for peer in ("127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1", "", None)),
+        *((peer, False) for peer in ("10.0.0.1", "::ffff:10.0.0.1", "fe80::1", "0.0.0.0", "a.b")),
+    ],
+)
+def test_local_peers_are_those_of_the_loopback(peer: str | None, expected: bool) -> None:
+    assert is_local(peer) is expected
+
+
+def test_healthz_needs_no_database(settings: Settings) -> None:
+    with TestClient(create_app(settings.model_copy(update={"database_url": NOWHERE}))) as client:
+        assert client.get("/healthz").json() == {"status": "alive"}
+
+
+def test_readyz_tells_of_the_broker(client: TestClient) -> None:
+    response = client.get("/readyz")
+    assert response.status_code == 200
+    assert response.json() == {"status": "ready", "broker": "up"}
+
+
+def test_jobs_are_taken_without_a_broker(settings: Settings, body: dict[str, Any]) -> None:
+    deaf = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
+    with TestClient(create_app(deaf)) as client:
+        assert client.get("/readyz").json() == {"status": "ready", "broker": "down"}
+        response = client.post("/v1/jobs", json=body)
+        assert response.status_code == 201
+        assert client.get(response.headers["location"]).json()["state"] == "queued"
+
+
+@pytest.mark.parametrize("path", ["/readyz", "/v1/jobs"])
+def test_without_a_database_there_is_a_time_to_come_back(settings: Settings, path: str) -> None:
+    with TestClient(create_app(settings.model_copy(update={"database_url": NOWHERE}))) as client:
+        response = client.get(path)
+    problem = require_problem(response, 503, "database_unreachable")
+    assert int(response.headers["retry-after"]) > 0
+    assert "127.0.0.1" not in problem["detail"]
+
+
+def test_a_database_without_tables_is_not_ready(settings: Settings, servers: Servers) -> None:
+    bare = settings.model_copy(update={"database_url": servers.database_url})
+    with TestClient(create_app(bare), raise_server_exceptions=False) as client:
+        require_problem(client.get("/readyz"), 503, "database_unreachable")
+
+
+def test_the_application_is_light() -> None:
+    program = (
+        "import sys, api.app\n"
+        "heavy = {'torch', 'transformers', 'worker', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,201 @@
+"""POST /v1/jobs: what is taken, what is refused and how it is said."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from fastapi.testclient import TestClient
+from sqlalchemy import Engine, func, select
+from sqlalchemy.orm import Session
+
+from api.routes.jobs import EXAMPLE
+from jobs.doorbell import QUEUE
+from jobs.records import Job
+from jobs.request import JobRequest
+from tests.api.problems import only_error, require_problem
+
+
+def change(body: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy of a body with one field set."""
+    changed = json.loads(json.dumps(body))
+    *parents, last = path.split(".")
+    inner = changed
+    for parent in parents:
+        inner = inner.setdefault(parent, {})
+    inner[last] = value
+    return changed
+
+
+def test_a_submitted_job_is_answered_whole(client: TestClient, body: dict[str, Any]) -> None:
+    response = client.post("/v1/jobs", json={**body, "name": "small", "labels": {"team": "search"}})
+    assert response.status_code == 201
+    job = response.json()
+    path = f"/v1/jobs/{job['id']}"
+    assert response.headers["location"] == path
+    assert client.get(path).json() == job
+    assert job["links"] == {
+        "self": path,
+        "events": f"{path}/events",
+        "artifacts": f"{path}/artifacts",
+        "cancel": f"{path}/cancel",
+    }
+    assert (job["name"], job["labels"], job["state"]) == ("small", {"team": "search"}, "queued")
+    assert (job["started_at"], job["finished_at"], job["attempts"]) == (None, None, 0)
+    assert (job["cancel_requested"], job["error"], job["result"]) == (False, None, None)
+    assert job["request"] == JobRequest.model_validate(
+        {**body, "name": "small", "labels": {"team": "search"}}
+    ).model_dump(mode="json")
+    assert job["progress"]["stage"] == "waiting"
+    assert job["progress"]["seconds_left"] is None
+    assert set(job) == {
+        *("id", "name", "labels", "state", "created_at", "started_at", "finished_at"),
+        *("cancel_requested", "attempts", "request", "progress", "error", "result", "links"),
+    }
+
+
+def test_the_documented_example_is_valid() -> None:
+    assert JobRequest.model_validate(EXAMPLE).model_dump(mode="json") == EXAMPLE
+
+
+def test_the_doorbell_rings_with_the_id_of_the_job(
+    client: TestClient, body: dict[str, Any], redis_url: str
+) -> None:
+    connection = redis.Redis.from_url(redis_url)
+    connection.delete(QUEUE)
+    job = client.post("/v1/jobs", json=body).json()
+    messages = connection.lrange(QUEUE, 0, -1)
+    connection.close()
+    assert len(messages) == 1
+    assert job["id"] in json.loads(messages[0])["headers"]["argsrepr"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "pointer", "allowed"),
+    [
+        ("target.sparsity", 1.5, "/target/sparsity", "below 1"),
+        ("target.sparsity", 0, "/target/sparsity", "above 0"),
+        ("target.sparsity", "half", "/target/sparsity", "a number"),
+        ("pruning.prior", "guess", "/pruning/prior", "wanda, activation, fluctuation, random"),
+        ("pruning.masks_per_round", 7, "/pruning/masks_per_round", "at least 4"),
+        ("pruning.speed", 9, "/pruning/speed", "the fields prior, utility"),
+        ("model.gguf_file", "a/b.gguf", "/model/gguf_file", "or null"),
+        ("labels.a b", "c", "/labels/a b", "at most 63 characters"),
+        ("labels.a/b~c d", "e", "/labels/a~1b~0c d", "matching ^["),
+        ("labels.a", "x" * 300, "/labels/a", "at most 255 characters"),
+        ("labels.a", "nul\0", "/labels/a", "at most 255 characters"),
+        ("name", "nul\0", "/name", "at most 200 characters"),
+        ("colour", "red", "/colour", "the fields model, calibration"),
+    ],
+)
+def test_a_bad_field_is_named(
+    client: TestClient, body: dict[str, Any], path: str, value: Any, pointer: str, allowed: str
+) -> None:
+    response = client.post("/v1/jobs", json=change(body, path, value))
+    error = only_error(require_problem(response, 422, "invalid_request"))
+    assert error["pointer"] == pointer
+    assert error["message"]
+    assert allowed in error["allowed"]
+
+
+def test_a_bad_field_is_repeated_but_not_endlessly(
+    client: TestClient, body: dict[str, Any]
+) -> None:
+    response = client.post("/v1/jobs", json=change(body, "target.sparsity", "x" * 10_000))
+    error = only_error(require_problem(response, 422, "invalid_request"))
+    assert error["value"] == "x" * 300 + "..."
+
+
+def test_every_bad_field_is_named_at_once(client: TestClient, body: dict[str, Any]) -> None:
+    del body["target"]
+    body["pruning"] = {"align": 0, "seed": -1}
+    problem = require_problem(client.post("/v1/jobs", json=body), 422, "invalid_request")
+    assert {(error["pointer"], error["value"]) for error in problem["errors"]} == {
+        ("/target", None),
+        ("/pruning/align", 0),
+        ("/pruning/seed", -1),
+    }
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"[" * 100_000, b'{"a": \xff}'])
+def test_a_body_that_is_not_json_is_refused(client: TestClient, content: bytes) -> None:
+    response = client.post(
+        "/v1/jobs", content=content, headers={"Content-Type": "application/json"}
+    )
+    assert response.status_code in {400, 422}
+    require_problem(
+        response,
+        response.status_code,
+        "malformed_request" if response.status_code == 400 else "invalid_request",
+    )
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"target": {"sparsity": NaN}}', b'{"\\ud800": "\\udfff"}', b'{"name": Infinity}']
+)
+def test_values_that_json_cannot_repeat_do_no_harm(client: TestClient, content: bytes) -> None:
+    response = client.post(
+        "/v1/jobs", content=content, headers={"Content-Type": "application/json"}
+    )
+    require_problem(response, 422, "invalid_request")
+
+
+def test_a_form_of_a_web_page_is_refused(client: TestClient, body: dict[str, Any]) -> None:
+    """A page of another origin may send text/plain unasked, JSON only if it is allowed to."""
+    response = client.post(
+        "/v1/jobs", content=json.dumps(body), headers={"Content-Type": "text/plain"}
+    )
+    require_problem(response, 415, "unsupported_media_type")
+
+
+def test_a_missing_folder_is_refused(client: TestClient, body: dict[str, Any]) -> None:
+    response = client.post("/v1/jobs", json=change(body, "model.source", "/nowhere/model"))
+    error = only_error(require_problem(response, 422, "invalid_model"))
+    assert (error["pointer"], error["value"]) == ("/model/source", "/nowhere/model")
+    assert "share" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "pointer"),
+    [("model.source", "/model/source"), ("calibration.source", "/calibration/source")],
+)
+def test_a_path_that_no_system_allows_is_refused(
+    client: TestClient, body: dict[str, Any], path: str, pointer: str
+) -> None:
+    response = client.post("/v1/jobs", json=change(body, path, f"/{'x' * 1000}.txt"))
+    problem = require_problem(response, 422, response.json()["code"])
+    assert only_error(problem)["pointer"] == pointer
+
+
+def test_an_unknown_architecture_is_refused(
+    client: TestClient, body: dict[str, Any], model_folder: Path
+) -> None:
+    (model_folder / "config.json").write_text(json.dumps({"architectures": ["FooForCausalLM"]}))
+    problem = require_problem(client.post("/v1/jobs", json=body), 422, "unsupported_model")
+    error = only_error(problem)
+    assert (error["pointer"], error["value"]) == ("/model/source", "FooForCausalLM")
+    assert "LlamaForCausalLM" in error["allowed"]
+
+
+def test_an_unreachable_sparsity_is_refused(client: TestClient, body: dict[str, Any]) -> None:
+    response = client.post("/v1/jobs", json=change(body, "target.sparsity", 0.99))
+    error = only_error(require_problem(response, 422, "unreachable_target"))
+    assert (error["pointer"], error["value"]) == ("/target/sparsity", 0.99)
+    assert error["allowed"].startswith("above 0, up to 0.")
+
+
+def test_a_text_that_is_too_short_is_refused(
+    client: TestClient, body: dict[str, Any], text_file: Path
+) -> None:
+    text_file.write_text("too short")
+    problem = require_problem(client.post("/v1/jobs", json=body), 422, "invalid_calibration")
+    assert only_error(problem)["pointer"] == "/calibration/source"
+
+
+def test_a_refused_job_leaves_no_row(
+    client: TestClient, body: dict[str, Any], engine: Engine
+) -> None:
+    client.post("/v1/jobs", json=change(body, "target.sparsity", 0.99))
+    with Session(engine) as session:
+        assert session.scalar(select(func.count()).select_from(Job)) == 0

@@ -1,0 +1,71 @@
+"""A worker's part in a job's life, played step by step by a test: real rows, no model."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, update
+from sqlalchemy.orm import Session
+
+from jobs.artifacts import LocalArtifactStore
+from jobs.attempts import AttemptStore, Claim
+from jobs.progress import Progress
+from jobs.records import Artifact, Job
+
+
+class FakeWorker:
+    """Claims the oldest queued job and moves it on as it is told."""
+
+    def __init__(self, engine: Engine, artifacts: LocalArtifactStore, scratch: Path) -> None:
+        self._engine = engine
+        self._attempts = AttemptStore(engine)
+        self._artifacts = artifacts
+        self._scratch = scratch
+
+    def claim(self) -> Claim:
+        claim = self._attempts.claim(worker="fake", device="cpu", lease_seconds=600)
+        assert claim is not None, "no job is queued"
+        return claim
+
+    def progress(self, claim: Claim, progress: Progress) -> None:
+        with Session(self._engine) as session, session.begin():
+            session.execute(
+                update(Job)
+                .where(Job.id == claim.job_id)
+                .values(progress=progress.model_dump(mode="json"))
+            )
+
+    def report(self, claim: Claim, event: str, data: Mapping[str, Any]) -> None:
+        self._attempts.report(claim, event, data)
+
+    def wants_cancel(self, claim: Claim) -> bool:
+        return self._attempts.renew(claim, 600)
+
+    def succeed(self, claim: Claim, files: Mapping[str, bytes]) -> None:
+        rows = [self._store(claim, name, content) for name, content in files.items()]
+        self._attempts.succeed(claim, {"sparsity": 0.3}, rows)
+
+    def fail(self, claim: Claim) -> None:
+        error = {"code": "broken_numerics", "detail": "model: a value is not finite"}
+        self._attempts.fail(claim, error)
+
+    def cancelled(self, claim: Claim) -> None:
+        self._attempts.cancelled(claim)
+
+    def _store(self, claim: Claim, name: str, content: bytes) -> Artifact:
+        self._scratch.mkdir(exist_ok=True)
+        source = self._scratch / name
+        source.write_bytes(content)
+        stored = self._artifacts.put(f"jobs/{claim.job_id}/{claim.fencing_token}/{name}", source)
+        assert stored.sha256 == hashlib.sha256(content).hexdigest()
+        return Artifact(
+            job_id=claim.job_id,
+            name=name,
+            key=stored.key,
+            size_bytes=stored.size_bytes,
+            sha256=stored.sha256,
+            content_type="application/json"
+            if name.endswith(".json")
+            else "application/octet-stream",
+        )

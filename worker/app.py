@@ -1,0 +1,64 @@
+"""The Celery application: one task, which hears the doorbell."""
+
+import os
+import socket
+import threading
+from typing import Any
+
+from celery import Celery
+from celery.signals import worker_init, worker_shutting_down
+
+from jobs.artifacts import LocalArtifactStore
+from jobs.attempts import AttemptStore
+from jobs.connections import connect
+from jobs.doorbell import TASK, Doorbell, broker_options
+from jobs.logs import configure_logs
+from jobs.settings import Settings
+from worker.supervisor import Supervisor
+from worker.sweeper import Sweeper
+
+
+def create_app(settings: Settings) -> Celery:
+    """The application of one worker process; nothing is connected before the worker starts.
+
+    One process runs one job at a time (`pool=solo`), because a device is not shared. Messages are
+    acknowledged when they arrive: the row, not the broker, remembers what is to be done.
+    """
+    app = Celery("bonsai", set_as_current=False)
+    app.conf.update(
+        **broker_options(settings),
+        task_acks_late=False,
+        result_backend=None,
+        worker_pool="solo",
+        worker_concurrency=1,
+        worker_prefetch_multiplier=1,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+        # A broker that is away for a night comes back: never give up.
+        broker_connection_max_retries=None,
+    )
+    stopping = threading.Event()
+    engine = connect(settings, connections=4)
+    attempts = AttemptStore(engine)
+    name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
+    supervisor = Supervisor(
+        settings, attempts, LocalArtifactStore(settings.artifacts_dir), name, stopping
+    )
+
+    @app.task(name=TASK, ignore_result=True)
+    def work(job_id: str) -> None:  # noqa: ARG001 - the id is a hint for eyes; the row decides
+        supervisor.work()
+
+    def start(**_: Any) -> None:
+        configure_logs(settings, name)
+        Sweeper(settings, attempts, Doorbell(settings), stopping).start()
+
+    def stop(**_: Any) -> None:
+        stopping.set()
+
+    # Strong references: Celery's signals would drop functions that nobody else holds.
+    worker_init.connect(start, weak=False)
+    worker_shutting_down.connect(stop, weak=False)
+    return app

@@ -1,0 +1,82 @@
+"""The child process as its supervisor sees it: start, stop, kill with its group, outcome."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from jobs.attempts import Claim
+from worker.outcome import Outcome
+
+_LOG_TAIL_BYTES = 4000
+_KILL_WAIT_SECONDS = 30
+
+
+class ChildProcess:
+    """A fresh interpreter that runs one attempt, in a session of its own.
+
+    Its folder holds what it says (`log`), its outcome, and its result until that is stored.
+    """
+
+    def __init__(self, claim: Claim, folder: Path) -> None:
+        self._folder = folder
+        self._log = folder / "log"
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "worker.child", str(folder), str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        assert self._process.stdin is not None
+        with self._process.stdin as stdin:
+            stdin.write(TypeAdapter(Claim).dump_json(claim))
+
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+        return self._process.returncode
+
+    def is_running(self, wait_seconds: float) -> bool:
+        """Whether it still runs after waiting so long for its end."""
+        try:
+            self._process.wait(wait_seconds)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
+    def stop(self) -> None:
+        """Ask it to stop after the forward pass in flight."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End it and everything it started, and wait until it is gone."""
+        # Its process id is its group's, and stays ours until we have waited for it.
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(_KILL_WAIT_SECONDS)
+
+    def outcome(self) -> Outcome:
+        """What it left; empty when it left nothing."""
+        return Outcome.read(self._folder / "outcome.json")
+
+    def log_tail(self) -> str:
+        """The end of what it said."""
+        with self._log.open("rb") as log:
+            log.seek(max(0, self._log.stat().st_size - _LOG_TAIL_BYTES))
+            return log.read().decode(errors="replace")
+
+    def clean_up(self) -> None:
+        """Make sure that it is gone, with its result's scratch files; the log stays."""
+        self.kill()
+        for path in sorted(self._folder.rglob("*"), reverse=True):
+            if path == self._log:
+                continue
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink(missing_ok=True)

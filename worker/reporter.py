@@ -1,0 +1,99 @@
+"""What the core tells, as the job's progress and events."""
+
+import statistics
+import time
+
+from bonsai_core import events
+from jobs.attempts import AttemptStore, Claim
+from jobs.ledger import LedgerStore
+from jobs.progress import Progress, Stage
+
+_SECONDS_BETWEEN_WRITES = 0.5
+
+
+class Reporter:
+    """A listener of the core that keeps the job's row up to date; masks are thinned out."""
+
+    def __init__(self, attempts: AttemptStore, ledger: LedgerStore, claim: Claim) -> None:
+        self._attempts = attempts
+        self._ledger = ledger
+        self._claim = claim
+        self._progress = Progress()
+        self._mask_seconds: list[float] = []
+        self._written = 0.0
+        self._show(stage=Stage.LOADING)
+
+    def __call__(self, event: events.Event) -> None:
+        """See `bonsai_core.events.Listener`."""
+        match event:
+            case events.ModelLoaded():
+                self._show(
+                    stage=Stage.PRUNING,
+                    rounds=event.rounds,
+                    perplexity_before=event.perplexity,
+                )
+                self._tell(
+                    "model_loaded",
+                    architecture=event.architecture,
+                    device=event.device,
+                    dtype=event.dtype,
+                    parameters=event.parameters,
+                    non_embedding_parameters=event.non_embedding_parameters,
+                    perplexity=event.perplexity,
+                )
+            case events.RoundStarted():
+                self._show(
+                    round=event.round,
+                    rounds=event.rounds,
+                    masks_evaluated=event.masks_in_ledger,
+                    masks_per_round=event.masks,
+                    sparsity=event.sparsity,
+                )
+                self._tell(
+                    "round_started",
+                    round=event.round,
+                    rounds=event.rounds,
+                    masks=event.masks,
+                    masks_in_ledger=event.masks_in_ledger,
+                    candidates=event.candidates,
+                )
+            case events.MaskEvaluated():
+                self._mask_evaluated(event)
+            case events.RoundFinished():
+                self._show(sparsity=event.sparsity, perplexity=event.perplexity)
+                self._tell(
+                    "round_finished",
+                    round=event.round,
+                    rounds=event.rounds,
+                    sparsity=event.sparsity,
+                    perplexity=event.perplexity,
+                    seconds=round(event.seconds, 3),
+                )
+            case events.ModelSaved():
+                self._show(stage=Stage.SAVING)
+
+    def _mask_evaluated(self, event: events.MaskEvaluated) -> None:
+        self._mask_seconds.append(event.seconds)
+        now = time.monotonic()
+        done = self._progress.masks_evaluated + 1
+        per_mask = statistics.median(self._mask_seconds)
+        left = (self._progress.rounds - self._progress.round + 1) * (
+            self._progress.masks_per_round
+        ) - done
+        changes = {
+            "masks_evaluated": done,
+            "seconds_per_mask": per_mask,
+            "seconds_left": max(0, left) * per_mask,
+        }
+        if now - self._written >= _SECONDS_BETWEEN_WRITES or done == self._progress.masks_per_round:
+            self._show(**changes)
+        else:
+            self._progress = self._progress.model_copy(update=changes)
+
+    def _show(self, **changes: object) -> None:
+        self._progress = self._progress.model_copy(update=changes)
+        self._ledger.show_progress(self._progress)
+        self._written = time.monotonic()
+
+    def _tell(self, event: str, **data: object) -> None:
+        self._attempts.report(self._claim, event, data)

@@ -1,0 +1,128 @@
+"""From claim to end of an attempt: one child process per job, watched until it is gone.
+
+This process never loads torch. It waits in short steps, so a signal is seen at once, and renews the
+lease while the child lives.
+"""
+
+import threading
+import time
+
+import structlog
+
+from jobs.artifacts import ArtifactStore
+from jobs.attempts import AttemptStore, Claim
+from jobs.errors import LeaseLostError
+from jobs.records import Artifact
+from jobs.settings import Settings
+from worker.child_process import ChildProcess
+from worker.lease import Ending, Lease
+from worker.outcome import Exit, Outcome, result_prefix
+
+_log = structlog.get_logger(__name__)
+
+_STEP_SECONDS = 0.2
+
+
+class Supervisor:
+    """Claims jobs and runs them one after the other."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        attempts: AttemptStore,
+        files: ArtifactStore,
+        worker: str,
+        stopping: threading.Event,
+    ) -> None:
+        self._settings = settings
+        self._attempts = attempts
+        self._files = files
+        self._worker = worker
+        self._stopping = stopping
+
+    def work(self) -> None:
+        """Run jobs until none waits or the worker is told to stop."""
+        while not self._stopping.is_set():
+            claim = self._attempts.claim(
+                worker=self._worker,
+                device=self._settings.device,
+                lease_seconds=self._settings.lease_seconds,
+            )
+            if claim is None:
+                return
+            with structlog.contextvars.bound_contextvars(
+                job_id=str(claim.job_id), fencing_token=claim.fencing_token
+            ):
+                self._run(claim)
+
+    def _run(self, claim: Claim) -> None:
+        folder = self._settings.scratch_dir / str(claim.job_id) / f"attempt-{claim.attempt}"
+        folder.mkdir(parents=True, exist_ok=True)
+        _log.info("attempt_started", attempt=claim.attempt)
+        child = ChildProcess(claim, folder.resolve())
+        try:
+            ending = self._watch(claim, child)
+            self._settle(claim, child, ending)
+        except LeaseLostError:
+            # Somebody else has the job; what this attempt stored was never published.
+            self._files.delete(result_prefix(claim))
+            _log.warning("lease_lost")
+        finally:
+            child.clean_up()
+
+    def _watch(self, claim: Claim, child: ChildProcess) -> Ending | None:
+        """Wait for the child's end, renewing the lease; why it was ended early, if it was.
+
+        Raises:
+            LeaseLostError: the job is no longer ours; the child has been killed.
+        """
+        lease = Lease(self._attempts, claim, self._settings)
+        ending: Ending | None = None
+        kill_at = float("inf")
+        while child.is_running(_STEP_SECONDS):
+            try:
+                wish = lease.wish()
+            except LeaseLostError:
+                child.kill()
+                raise
+            wish = wish or (Ending.DRAINED if self._stopping.is_set() else None)
+            if wish and ending is None:
+                ending = wish
+                child.stop()
+                kill_at = time.monotonic() + self._settings.stop_grace_seconds
+            if time.monotonic() > kill_at:
+                child.kill()
+        return ending
+
+    def _settle(self, claim: Claim, child: ChildProcess, ending: Ending | None) -> None:
+        outcome = child.outcome()
+        code = child.exit_code
+        _log.info("attempt_ended", exit_code=code, ending=ending)
+        if code == Exit.SUCCEEDED and outcome.result is not None:
+            self._attempts.succeed(claim, outcome.result, _artifacts(claim, outcome))
+        elif code == Exit.FAILED and outcome.error is not None:
+            self._attempts.fail(claim, outcome.error)
+        elif code == Exit.LEASE_LOST:
+            raise LeaseLostError(claim.job_id, claim.fencing_token)
+        elif ending is Ending.CANCELLED:
+            self._attempts.cancelled(claim)
+        elif ending is Ending.DRAINED:
+            self._attempts.release(claim, "drained")
+        else:
+            detail = {"exit_code": code, "log_tail": child.log_tail()}
+            _log.error("attempt_crashed", **detail)
+            self._attempts.crashed(claim, detail, self._settings.crashes_allowed)
+
+
+def _artifacts(claim: Claim, outcome: Outcome) -> list[Artifact]:
+    return [
+        Artifact(
+            job_id=claim.job_id,
+            name=file.name,
+            key=file.stored.key,
+            size_bytes=file.stored.size_bytes,
+            sha256=file.stored.sha256,
+            content_type=file.content_type,
+        )
+        for file in outcome.files
+    ]
