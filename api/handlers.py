@@ -48,7 +48,7 @@ def database_down(request: Request) -> ProblemResponse:
     """The problem of a database that does not answer; what it said may name hosts, so is not."""
     return ProblemResponse(
         DATABASE_DOWN,
-        f"nothing was changed; try again in {RETRY_AFTER_SECONDS} seconds",
+        f"try again in {RETRY_AFTER_SECONDS} seconds; after a submit, look at GET /v1/jobs first",
         request_id=request_id_of(request.scope),
         headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
     )

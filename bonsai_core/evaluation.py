@@ -15,7 +15,13 @@ from bonsai_core.calibration import read_text, tokenize
 from bonsai_core.config import ModelSource
 from bonsai_core.errors import BrokenNumericsError, InvalidCalibrationError
 from bonsai_core.families import Family
-from bonsai_core.models import device_named, locate, non_embedding_parameters, parameters
+from bonsai_core.models import (
+    device_named,
+    load_saved,
+    locate,
+    non_embedding_parameters,
+    parameters,
+)
 from bonsai_core.versions import versions
 
 # Tokens of one forward pass. On a CPU, more only spills the caches; a GPU wants to be filled.
@@ -104,10 +110,8 @@ def evaluate_folder(
         InvalidCalibrationError: the text is missing or shorter than asked.
         InvalidModelError: the model cannot be loaded.
     """
-    from bonsai_core.export import load_result  # noqa: PLC0415 - export stands above evaluation
-
     place = device_named(device)
-    live, tokenizer, family = load_result(locate(model), model, place)
+    live, tokenizer, family = load_saved(locate(model), model, place)
     sequences = first_windows(text, tokenizer, window=window, windows=windows).to(place)
     mean_nll(live, family, sequences[:1])  # warm-up: kernels chosen, memory allocated
     started = time.perf_counter()

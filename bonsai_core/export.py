@@ -15,16 +15,14 @@ from typing import Any
 import torch
 import transformers
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from bonsai_core.config import ModelSource, PruneRequest
-from bonsai_core.errors import InvalidModelError, PruneError
-from bonsai_core.families import FAMILIES, Family, GateKind
+from bonsai_core.config import PruneRequest
+from bonsai_core.errors import PruneError
+from bonsai_core.families import GateKind
 from bonsai_core.gates import Gate
 from bonsai_core.heterogeneous import save_heterogeneous
 from bonsai_core.ledger import RoundRecord
 from bonsai_core.models import LoadedModel
-from bonsai_core.registration import register
 from bonsai_core.versions import versions
 
 MANIFEST = "bonsai.json"
@@ -113,29 +111,6 @@ def save(
         folder.rmdir()
     partial.rename(folder)
     return saved
-
-
-def load_result(folder: Path, source: ModelSource, device: torch.device) -> tuple[Any, Any, Family]:
-    """A saved model, pruned or dense, with its tokenizer and family, on a device.
-
-    Raises:
-        InvalidModelError: transformers cannot load it, or it is of no family we know.
-    """
-    register()
-    options: dict[str, Any] = {"gguf_file": source.gguf_file} if source.gguf_file else {}
-    dtype = "auto" if source.dtype == "auto" else getattr(torch, source.dtype)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise InvalidModelError(
-            f"transformers {transformers.__version__} cannot load it: {error}",
-            field="model.source",
-            value=str(folder),
-        ) from error
-    architecture = type(model).__name__.removeprefix("Bonsai")
-    family = FAMILIES.get(architecture) or Family(architecture)
-    return model.to(device).eval(), tokenizer, family
 
 
 def is_uniform(gates: Sequence[Gate]) -> bool:

@@ -12,6 +12,9 @@ from torch import nn
 
 from bonsai_core.families import Family, GateKind, GatePattern, Widths
 
+Units = NDArray[np.int64]
+"""Positions of units within a gate, ascending."""
+
 
 @dataclass(slots=True)
 class Gate:

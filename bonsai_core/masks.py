@@ -9,10 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bonsai_core.gates import Gate
-
-Units = NDArray[np.int64]
-"""Positions of units within a gate, ascending."""
+from bonsai_core.gates import Gate, Units
 
 
 def draw(

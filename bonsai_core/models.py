@@ -15,7 +15,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from bonsai_core.config import DType, ModelSource
 from bonsai_core.errors import InvalidModelError, UnavailableDeviceError
-from bonsai_core.families import Family, Widths, family_of, widths_of
+from bonsai_core.families import FAMILIES, Family, Widths, family_of, widths_of
+from bonsai_core.registration import register
 
 # Only what a prune reads: no pickled weights, no other frameworks' files.
 _HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
@@ -88,6 +89,29 @@ def load(source: ModelSource, device: torch.device) -> LoadedModel:
         _forget_quantisation(model)
     model = model.to(device).eval().requires_grad_(False)
     return LoadedModel(model, tokenizer, family, widths, device, _digest(folder, source))
+
+
+def load_saved(folder: Path, source: ModelSource, device: torch.device) -> tuple[Any, Any, Family]:
+    """A saved model, pruned or dense, with its tokenizer and family, on a device.
+
+    Raises:
+        InvalidModelError: transformers cannot load it, or it is of no family we know.
+    """
+    register()
+    options: dict[str, Any] = {"gguf_file": source.gguf_file} if source.gguf_file else {}
+    dtype = "auto" if source.dtype == "auto" else getattr(torch, source.dtype)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise InvalidModelError(
+            f"transformers {transformers.__version__} cannot load it: {error}",
+            field="model.source",
+            value=str(folder),
+        ) from error
+    architecture = type(model).__name__.removeprefix("Bonsai")
+    family = FAMILIES.get(architecture) or Family(architecture)
+    return model.to(device).eval(), tokenizer, family
 
 
 def non_embedding_parameters(model: Any) -> int:

@@ -19,9 +19,9 @@ from bonsai_core.errors import Stopped, UnreachableTargetError
 from bonsai_core.evaluation import mean_nll, perplexity_of
 from bonsai_core.export import require_free, save
 from bonsai_core.families import reachable_sparsity, require_reachable
-from bonsai_core.gates import gates_of
+from bonsai_core.gates import Units, gates_of
 from bonsai_core.ledger import Ledger, RoundRecord, Tensors
-from bonsai_core.masks import Units, applied
+from bonsai_core.masks import applied
 from bonsai_core.models import (
     device_named,
     load,

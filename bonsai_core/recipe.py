@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bonsai_core.config import Pruning
+from bonsai_core.gates import Units
 from bonsai_core.importance import Fit, fit
-from bonsai_core.masks import Units, draw, split
+from bonsai_core.masks import draw, split
 from bonsai_core.seeds import generator
 from bonsai_core.selection import GateShape, choose_candidates, select
 

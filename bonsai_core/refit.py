@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bonsai_core.errors import BrokenNumericsError
-from bonsai_core.gates import Gate
-from bonsai_core.masks import Units
+from bonsai_core.gates import Gate, Units
 from bonsai_core.statistics import forward_all, listening
 
 DAMPING = 0.01

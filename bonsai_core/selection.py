@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bonsai_core.config import Layout
 from bonsai_core.families import GateKind
-from bonsai_core.masks import Units
+from bonsai_core.gates import Units
 
 Floats = NDArray[np.float64]
 

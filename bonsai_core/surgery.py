@@ -4,8 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bonsai_core.gates import Gate, expand
-from bonsai_core.masks import Units
+from bonsai_core.gates import Gate, Units, expand
 
 
 def cut(gate: Gate, units: Units) -> int:

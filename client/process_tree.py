@@ -18,8 +18,8 @@ from client.embedded.port import reachable_address
 from client.embedded.service import Service
 from client.embedded.stack import EmbeddedStack
 
-# The folder of our packages. Uvicorn and Celery import from the working folder first, and a folder
-# `api` or `worker` is likely enough where a user stands.
+# The folder of our packages. Python imports from the working folder first, and a folder `api` or
+# `worker` is likely enough where a user stands.
 PACKAGES = Path(client.__file__).resolve().parent.parent
 READY_WITHIN = 60.0
 WORKER_GRACE = 20.0
@@ -146,10 +146,7 @@ class ProcessTree:
         name = f"worker-{index + 1}"
         own = {"BONSAI_WORKER_NAME": name}
         own |= device_environment(settings.device, index, settings.workers)
-        celery = ("celery", "-A", "worker.app", "worker", "-n", f"{name}@%h")
-        pool = ("--pool", "solo", "--concurrency", "1", "--loglevel", "WARNING")
-        quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-        return self._python(name, *celery, *pool, *quiet, environment={**environment, **own})
+        return self._python(name, "worker", environment={**environment, **own})
 
     def _services(self) -> list[Service]:
         return [*self._workers, *([self._api] if self._api is not None else [])]

@@ -35,6 +35,7 @@ from pathlib import Path
 from client.up import run_up
 sys.exit(run_up(Path(sys.argv[1]), port=int(sys.argv[2]), workers=1, device="cpu"))
 """
+WORKER = "-m\0worker\0"  # in a command line, between whose words are zeros
 SERVER_URLS = ("BONSAI_DATABASE_URL", "BONSAI_REDIS_URL")
 
 
@@ -131,7 +132,7 @@ def test_it_starts_serves_and_stops_in_order(data: Path) -> None:
         assert str(data / "logs") in tree.text
         for name in ("api", "worker-1", "migrations", "postgres", "valkey"):
             assert (data / "logs" / f"{name}.log").exists(), name
-        for child in tree.children("uvicorn") + tree.children("celery"):
+        for child in tree.children("uvicorn") + tree.children(WORKER):
             assert os.getsid(child) != os.getsid(tree.process.pid), "a Ctrl-C would reach it"
         write_row(tree.database_url(), 1)
         tree.process.send_signal(signal.SIGINT)
@@ -149,7 +150,7 @@ def test_kill_9_leaves_nothing_running_and_loses_no_row(data: Path) -> None:
     with up(data) as tree:
         tree.wait_ready()
         write_row(tree.database_url(), 1)
-        assert tree.children("celery")
+        assert tree.children(WORKER)
         tree.process.kill()
         tree.process.wait()
         tree.wait_gone()
@@ -180,7 +181,7 @@ def test_a_second_one_on_the_same_folder_is_refused(data: Path) -> None:
 def test_a_worker_or_api_that_dies_is_started_again(data: Path) -> None:
     with up(data) as tree:
         tree.wait_ready()
-        for word, name in (("celery", "worker-1"), ("uvicorn", "api")):
+        for word, name in ((WORKER, "worker-1"), ("uvicorn", "api")):
             victim = tree.children(word)[0]
             os.kill(victim, signal.SIGKILL)
             wait_for(lambda word=word, victim=victim: set(tree.children(word)) - {victim}, 20, word)
@@ -207,7 +208,7 @@ def test_a_server_that_dies_ends_everything(data: Path, server: str) -> None:
 def test_a_second_ctrl_c_kills_at_once(data: Path) -> None:
     with up(data) as tree:
         tree.wait_ready()
-        for child in tree.children("celery"):
+        for child in tree.children(WORKER):
             os.kill(child, signal.SIGSTOP)  # deaf to the first one
         tree.process.send_signal(signal.SIGINT)
         wait_for(lambda: "Stopping" in tree.text, 10, "the first is heard")

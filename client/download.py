@@ -1,0 +1,119 @@
+"""One file of a job, fetched in as many pieces as it takes and checked as a whole.
+
+The bytes go to a `.part` file beside the target, which a later try goes on with (Range, and
+If-Range with the digest, so that pieces of two different files never meet). Only a file whose
+size and SHA-256 are those promised gets the target's name.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path, PureWindowsPath
+
+import httpx
+
+from client.answers import require_success
+from client.errors import ClientError, CorruptedDownloadError, UnreachableServiceError
+from client.responses import Artifact
+
+FRUITLESS_TRIES = 5
+"""Tries in a row that bring no byte before giving up."""
+
+PAUSE_SECONDS = 0.5
+"""Before the second of them; it doubles with each."""
+
+
+class Download:
+    """The download of one artifact into a folder."""
+
+    def __init__(
+        self,
+        http: httpx.Client,
+        path: str,
+        artifact: Artifact,
+        folder: Path,
+        on_bytes: Callable[[Artifact, int], None] | None = None,
+    ) -> None:
+        # The Windows reading of a name knows every way to leave a folder.
+        if PureWindowsPath(artifact.name).name != artifact.name or artifact.name in {"", ".."}:
+            raise ClientError(f"the service offers a file named {artifact.name!r}: not a file name")
+        self._http = http
+        self._path = path
+        self._artifact = artifact
+        self._target = folder / artifact.name
+        self._part = folder / f"{artifact.name}.part"
+        self._on_bytes = on_bytes
+
+    def run(self) -> Path:
+        """Fetch what is missing; the path of the whole file."""
+        if self._is_whole(self._target):
+            self._tell(self._artifact.size_bytes)
+            return self._target
+        # What lay there from an earlier try may be at fault: so once more, from nothing.
+        for _ in range(2):
+            self._complete()
+            if self._is_whole(self._part):
+                self._publish()
+                return self._target
+            size, digest = _size(self._part), _sha256(self._part)
+            self._part.unlink()
+        raise CorruptedDownloadError(self._artifact, size, digest)
+
+    def _complete(self) -> None:
+        fruitless = 0
+        while True:
+            before = _size(self._part)
+            try:
+                self._receive(before)
+                if _size(self._part) >= self._artifact.size_bytes:
+                    return
+                raise httpx.ReadError("the connection ended early")
+            except httpx.TransportError as error:
+                fruitless = 0 if _size(self._part) > before else fruitless + 1
+                if fruitless >= FRUITLESS_TRIES:
+                    raise UnreachableServiceError(str(self._http.base_url), error) from error
+                time.sleep(PAUSE_SECONDS * 2**fruitless)
+
+    def _receive(self, begin: int) -> None:
+        if begin >= self._artifact.size_bytes > 0:
+            return
+        # Ranges count bytes of the file, so nothing may be compressed on the way.
+        headers = {"Accept-Encoding": "identity"}
+        if begin:
+            headers |= {"Range": f"bytes={begin}-", "If-Range": f'"{self._artifact.sha256}"'}
+        with self._http.stream("GET", self._path, headers=headers) as response:
+            require_success(response)
+            goes_on = response.status_code == httpx.codes.PARTIAL_CONTENT
+            with self._part.open("ab" if goes_on else "wb") as file:
+                for piece in response.iter_raw():
+                    file.write(piece)
+                    self._tell(file.tell())
+                    # More than promised is wrong already, and might fill the disk.
+                    if file.tell() > self._artifact.size_bytes:
+                        return
+
+    def _publish(self) -> None:
+        with self._part.open("rb") as file:
+            os.fsync(file.fileno())
+        self._part.replace(self._target)
+
+    def _is_whole(self, path: Path) -> bool:
+        return (
+            path.is_file()
+            and _size(path) == self._artifact.size_bytes
+            and _sha256(path) == self._artifact.sha256
+        )
+
+    def _tell(self, received: int) -> None:
+        if self._on_bytes is not None:
+            self._on_bytes(self._artifact, received)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,152 @@
+"""The commands that talk to a service."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from client import options
+from client.console import messages, print_json, results
+from client.errors import ClientError
+from client.job_ids import find_job
+from client.progress import job_display
+from client.request import parse_labels, prune_request
+from client.responses import Artifact, Job
+from client.service import Client
+from client.tables import failure_of, job_table, jobs_table, state_of
+
+EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 2}
+"""Of `watch`, by the state the job ended in."""
+
+_WATCH_SECONDS = 1.0
+
+
+def submit(
+    context: typer.Context,
+    model: options.ModelArgument,
+    calibration: options.Calibration,
+    sparsity: options.Sparsity,
+    name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label; may be repeated.")
+    ] = None,
+    gguf_file: options.GgufFile = None,
+    revision: options.Revision = None,
+    dtype: options.Dtype = None,
+    samples: options.Samples = None,
+    sequence_length: options.SequenceLength = None,
+    prior: options.Prior = None,
+    utility: options.Utility = None,
+    masks_per_round: options.MasksPerRound = None,
+    sparsity_per_round: options.SparsityPerRound = None,
+    layout: options.Layout = None,
+    align: options.Align = None,
+    refit: options.Refit = None,
+    seed: options.Seed = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay and watch it, as `watch`.")] = False,
+) -> None:
+    """Submit a pruning job; print its id."""
+    request = prune_request(
+        model=model,
+        calibration=calibration,
+        sparsity=sparsity,
+        model_options={"gguf_file": gguf_file, "revision": revision, "dtype": dtype},
+        calibration_options={"samples": samples, "sequence_length": sequence_length},
+        pruning={
+            "prior": prior,
+            "utility": utility,
+            "masks_per_round": masks_per_round,
+            "sparsity_per_round": sparsity_per_round,
+            "layout": layout,
+            "align": align,
+            "refit": refit,
+            "seed": seed,
+        },
+    )
+    labels = parse_labels(label or [])
+    with _client(context) as client:
+        job = client.submit(request, name=name, labels=labels)
+        results().print(job.id)
+        if watch:
+            _watch(client, job.id)
+
+
+def list_jobs(
+    context: typer.Context,
+    state: Annotated[
+        str | None, typer.Option(help="queued, running, succeeded, failed or cancelled.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """List jobs, newest first."""
+    with _client(context) as client:
+        jobs = list(client.jobs(state=state))
+    if json:
+        print_json([job.model_dump(mode="json") for job in jobs])
+    else:
+        results().print(jobs_table(jobs) if jobs else "no jobs")
+
+
+def show(context: typer.Context, job: options.JobArgument, json: options.Json = False) -> None:
+    """Show one job."""
+    with _client(context) as client:
+        found = client.job(find_job(client, job))
+    if json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        results().print(job_table(found))
+
+
+def watch(context: typer.Context, job: options.JobArgument) -> None:
+    """Watch a job to its end. Exit code: 0 succeeded, 1 failed, 2 cancelled."""
+    with _client(context) as client:
+        _watch(client, find_job(client, job))
+
+
+def cancel(context: typer.Context, job: options.JobArgument) -> None:
+    """Cancel a job; a running one ends after the mask in flight."""
+    with _client(context) as client:
+        cancelled = client.cancel(find_job(client, job))
+    results().print(f"{cancelled.id} {state_of(cancelled)}")
+
+
+def download(context: typer.Context, job: options.JobArgument, output: options.Output) -> None:
+    """Download the files of a succeeded job, and check each against its digest."""
+    with _client(context) as client:
+        found = client.job(find_job(client, job))
+        if found.state != "succeeded":
+            raise ClientError(f"job {found.id} is {found.state}; files come when it has succeeded")
+        paths = _download(client, found, output)
+    results().print(f"{len(paths)} files in {output}", soft_wrap=True)
+
+
+def _client(context: typer.Context) -> Client:
+    return Client(context.obj)
+
+
+def _watch(client: Client, job_id: str) -> None:
+    """Ends the command with the exit code of the job."""
+    console = messages()
+    try:
+        with job_display(console) as display:
+            job = client.wait(job_id, poll_seconds=_WATCH_SECONDS, on_progress=display.show)
+    except KeyboardInterrupt:
+        console.print(f"no longer watching; the job goes on (bonsai cancel {job_id} ends it)")
+        raise typer.Exit(130) from None
+    if job.error is not None:
+        console.print(failure_of(job), soft_wrap=True)
+    raise typer.Exit(EXIT_CODES[job.state])
+
+
+def _download(client: Client, job: Job, output: Path) -> list[Path]:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, TransferSpeedColumn(), console=messages()) as bars:
+        tasks = {}
+
+        def tell(artifact: Artifact, received: int) -> None:
+            if artifact.name not in tasks:
+                tasks[artifact.name] = bars.add_task(artifact.name, total=artifact.size_bytes)
+            bars.update(tasks[artifact.name], completed=received)
+
+        return client.download(job.id, output, on_bytes=tell)

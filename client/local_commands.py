@@ -1,0 +1,113 @@
+"""The commands that need no service: start one, prune here, evaluate here.
+
+What they need is imported when they run, so that every other command starts at once and works
+where torch and the servers are not installed.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client import options
+from client.errors import ClientError
+from client.request import model_source, prune_request
+
+
+def up(
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the database and the artifacts.")
+    ] = Path(".bonsai"),
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the API on 127.0.0.1.")
+    ] = 8000,
+    workers: Annotated[int, typer.Option(min=0, help="Workers to start.")] = 1,
+    device: options.Device = "auto",
+) -> None:
+    """Start the whole service on this machine: database, broker, API and workers."""
+    try:
+        from client.up import run_up  # noqa: PLC0415 - only this command starts servers
+    except ImportError as error:
+        raise _missing(error, "all") from error
+    raise typer.Exit(run_up(data=data, port=port, workers=workers, device=device))
+
+
+def prune(
+    model: options.ModelArgument,
+    calibration: options.Calibration,
+    sparsity: options.Sparsity,
+    output: options.Output,
+    gguf_file: options.GgufFile = None,
+    revision: options.Revision = None,
+    dtype: options.Dtype = None,
+    samples: options.Samples = None,
+    sequence_length: options.SequenceLength = None,
+    prior: options.Prior = None,
+    utility: options.Utility = None,
+    masks_per_round: options.MasksPerRound = None,
+    sparsity_per_round: options.SparsityPerRound = None,
+    layout: options.Layout = None,
+    align: options.Align = None,
+    refit: options.Refit = None,
+    seed: options.Seed = None,
+    device: options.Device = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted prune of the same inputs.")
+    ] = False,
+) -> None:
+    """Prune a model here and now, without a service.
+
+    Ctrl-C ends it after the mask in flight, and it can be resumed; a second one at once.
+    """
+    wish = prune_request(
+        model=model,
+        calibration=calibration,
+        sparsity=sparsity,
+        model_options={"gguf_file": gguf_file, "revision": revision, "dtype": dtype},
+        calibration_options={"samples": samples, "sequence_length": sequence_length},
+        pruning={
+            "prior": prior,
+            "utility": utility,
+            "masks_per_round": masks_per_round,
+            "sparsity_per_round": sparsity_per_round,
+            "layout": layout,
+            "align": align,
+            "refit": refit,
+            "seed": seed,
+        },
+    )
+    try:
+        from client.prune import run_prune  # noqa: PLC0415 - loads torch
+    except ImportError as error:
+        raise _missing(error, "core") from error
+    raise typer.Exit(run_prune(wish, output, device=device, resume=resume))
+
+
+def evaluate(
+    model: options.ModelArgument,
+    text: Annotated[Path, typer.Option(metavar="FILE", help="Text to evaluate on.")],
+    window: Annotated[int, typer.Option(min=2, help="Tokens in each window.")] = 512,
+    windows: Annotated[
+        int, typer.Option(min=0, help="Windows to evaluate, from the beginning; 0 for all.")
+    ] = 32,
+    device: options.Device = "auto",
+    dtype: options.Dtype = None,
+    gguf_file: options.GgufFile = None,
+    json: options.Json = False,
+) -> None:
+    """Measure a model's perplexity and speed on a text, with the whole protocol."""
+    wish = {**model_source(model), "dtype": dtype or "auto"}
+    if gguf_file is not None:
+        wish["gguf_file"] = gguf_file
+    try:
+        from client.evaluate import run_evaluate  # noqa: PLC0415 - loads torch
+    except ImportError as error:
+        raise _missing(error, "core") from error
+    run_evaluate(wish, text, window=window, windows=windows or None, device=device, as_json=json)
+
+
+def _missing(error: ImportError, extra: str) -> ClientError:
+    return ClientError(
+        f"this command needs the package {error.name}, which is not installed; "
+        f"install bonsai-pruning[{extra}]"
+    )

@@ -1,0 +1,117 @@
+"""Shows a job while it runs: bars on a terminal, a line for each change anywhere else."""
+
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+from client.responses import Job
+from client.tables import duration, how_far, perplexities, state_of
+
+
+class JobDisplay(Protocol):
+    """Something that shows a job, again and again."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def show(self, job: Job) -> None:
+        """Show how the job stands now."""
+        ...
+
+
+def job_display(console: Console) -> JobDisplay:
+    """The display that suits where the console writes to."""
+    return JobBars(console) if console.is_terminal else JobLines(console)
+
+
+class JobBars:
+    """Two bars, for rounds and masks, below a line about the job."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console
+        )
+        self._rounds = self._bars.add_task("rounds", total=None, visible=False)
+        self._masks = self._bars.add_task("masks", total=None, visible=False)
+        self._about = Text()
+        self._live = Live(Group(self._about, self._bars), console=console)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def show(self, job: Job) -> None:
+        """See `JobDisplay.show`."""
+        progress = job.progress
+        self._about.plain = describe(job)
+        self._bars.update(
+            self._rounds,
+            # The current round is not finished yet.
+            completed=progress.rounds if job.is_final else max(progress.round - 1, 0),
+            total=progress.rounds or None,
+            visible=progress.rounds > 0,
+        )
+        self._bars.update(
+            self._masks,
+            completed=progress.masks_evaluated,
+            total=progress.masks_per_round or None,
+            visible=progress.masks_per_round > 0 and not job.is_final,
+        )
+
+
+class JobLines:
+    """A line whenever the state, the stage or the round is another one."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last: tuple[object, ...] = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def show(self, job: Job) -> None:
+        """See `JobDisplay.show`."""
+        now = (state_of(job), job.progress.stage, job.progress.round)
+        if now != self._last:
+            self._console.print(" ".join(filter(None, [describe(job), how_far(job)])))
+            self._last = now
+
+
+def describe(job: Job) -> str:
+    """State, sparsity, perplexity and time left, as far as they are known."""
+    progress = job.progress
+    running = job.state == "running"
+    parts = [f"{state_of(job)}, {progress.stage}" if running else state_of(job)]
+    if progress.sparsity:
+        parts.append(f"sparsity {progress.sparsity:.3f}")
+    if progress.perplexity_before is not None:
+        parts.append(f"perplexity {perplexities(progress.perplexity_before, progress.perplexity)}")
+    if progress.seconds_left is not None and running:
+        parts.append(f"about {duration(progress.seconds_left)} left")
+    return "; ".join(parts)

@@ -1,0 +1,88 @@
+"""`bonsai prune`: the algorithm in this process, with its ledger in a folder beside the result."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bonsai_core.config import PruneRequest
+from bonsai_core.errors import PruneError, Stopped
+from bonsai_core.file_ledger import FileLedger
+from bonsai_core.pruner import PruneResult, prune
+from client.console import messages, results
+from client.errors import ClientError
+from client.interruption import EXIT_CODE, Interruption
+from client.prune_display import PruneDisplay
+from client.tables import duration
+
+
+def run_prune(wish: Mapping[str, Any], output: Path, *, device: str, resume: bool) -> int:
+    """Prune as wished; the exit code, 130 when it was interrupted."""
+    request = parse_request(wish)
+    output = output.expanduser().resolve()
+    ledger = output.with_name(f"{output.name}.ledger")
+    require_free(output, ledger, resume=resume)
+    console = messages()
+    try:
+        with Interruption() as interruption, PruneDisplay(console) as display:
+            result = prune(
+                request,
+                output,
+                ledger=FileLedger(ledger),
+                device=device,
+                listener=display.hear,
+                stop=lambda: interruption.wished,
+            )
+    except Stopped:
+        console.print(f"stopped; what was measured is in {ledger}", soft_wrap=True)
+        console.print("the same command with --resume goes on from there")
+        return EXIT_CODE
+    except PruneError as error:
+        raise ClientError(str(error)) from error
+    shutil.rmtree(ledger)
+    results().print(summary(result), soft_wrap=True)
+    return 0
+
+
+def parse_request(wish: Mapping[str, Any]) -> PruneRequest:
+    """The request, or a ClientError that names each field at fault."""
+    try:
+        return PruneRequest.model_validate(wish)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(step) for step in fault['loc'])}: {fault['msg']} "
+            f"(got {fault['input']!r})"
+            for fault in error.errors()
+        ]
+        raise ClientError("\n".join(lines)) from error
+
+
+def require_free(output: Path, ledger: Path, *, resume: bool) -> None:
+    """Refuse to write over what is there."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ClientError(f"--output: {output} is not empty; remove it, or name another folder")
+    if FileLedger.exists(ledger) and not resume:
+        raise ClientError(
+            f"an interrupted prune has left its ledger in {ledger}; "
+            "go on with --resume, or remove the ledger to start anew"
+        )
+    if resume and not FileLedger.exists(ledger):
+        messages().print(f"nothing to resume in {ledger}; starting anew", soft_wrap=True)
+
+
+def summary(result: PruneResult) -> str:
+    """What came of a prune, in a few lines."""
+    return "\n".join(
+        [
+            f"{result.folder}",
+            f"parameters   {result.parameters_before:,} -> {result.parameters:,}",
+            f"sparsity     {result.sparsity:.4f} of the non-embedding parameters "
+            f"({result.non_embedding_parameters_before:,} -> "
+            f"{result.non_embedding_parameters:,})",
+            f"perplexity   {result.perplexity_before:.3f} -> {result.perplexity:.3f} "
+            "on the calibration text",
+            f"masks        {result.masks_evaluated} in {duration(result.seconds)}",
+        ]
+    )

@@ -1,0 +1,54 @@
+"""Builds a request from what a command line says; what is left out, the service decides."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from client.errors import ClientError
+
+
+def prune_request(
+    *,
+    model: str,
+    calibration: str,
+    sparsity: float,
+    model_options: Mapping[str, Any],
+    calibration_options: Mapping[str, Any],
+    pruning: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The body of a prune; options that are None are left out."""
+    return {
+        "model": {**model_source(model), **_given(model_options)},
+        "calibration": {"source": absolute(calibration), **_given(calibration_options)},
+        "target": {"sparsity": sparsity},
+        "pruning": _given(pruning),
+    }
+
+
+def model_source(model: str) -> dict[str, str]:
+    """Where a model is; the path of a GGUF file is its folder and its name."""
+    path = Path(model).expanduser()
+    if path.suffix == ".gguf" and path.is_file():
+        return {"source": absolute(str(path.parent)), "gguf_file": path.name}
+    return {"source": absolute(model)}
+
+
+def absolute(source: str) -> str:
+    """A local path that exists, made absolute; anything else, such as a hub id, unchanged."""
+    path = Path(source).expanduser()
+    return str(path.resolve()) if path.exists() else source
+
+
+def parse_labels(labels: list[str]) -> dict[str, str]:
+    """Labels given as `key=value`."""
+    parsed = {}
+    for label in labels:
+        key, equals, value = label.partition("=")
+        if not equals or not key:
+            raise ClientError(f"--label: {label!r} is not of the form key=value")
+        parsed[key] = value
+    return parsed
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,112 @@
+"""What the service answers, as values. Fields that this version does not know are kept."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Response(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+
+class Progress(_Response):
+    """How far a job is."""
+
+    stage: str = "waiting"
+    round: int = 0
+    """Current round, from 1; 0 before the first."""
+
+    rounds: int = 0
+    """Rounds needed at most; 0 until that is known."""
+
+    masks_evaluated: int = 0
+    """In the current round."""
+
+    masks_per_round: int = 0
+    sparsity: float = 0.0
+    """Share of the non-embedding parameters removed so far, between 0 and 1."""
+
+    perplexity_before: float | None = None
+    perplexity: float | None = None
+    """After the last finished round, on the calibration batch."""
+
+    seconds_per_mask: float | None = None
+    seconds_left: float | None = None
+
+
+class Job(_Response):
+    """A pruning job."""
+
+    id: str
+    name: str | None = None
+    labels: dict[str, str] = {}
+    state: str
+    """`queued`, `running`, `succeeded`, `failed` or `cancelled`."""
+
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    cancel_requested: bool = False
+    attempts: int = 0
+    request: dict[str, Any] = {}
+    progress: Progress = Progress()
+    error: dict[str, Any] | None = None
+    result: dict[str, Any] | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job has come to its end."""
+        return self.state in {"succeeded", "failed", "cancelled"}
+
+
+class Event(_Response):
+    """Something that happened to a job."""
+
+    sequence: int
+    at: datetime
+    type: str
+    data: dict[str, Any] = {}
+
+
+class Artifact(_Response):
+    """A published file of a job."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    """Of the whole file, in hexadecimal digits."""
+
+    content_type: str = "application/octet-stream"
+
+
+class FieldError(_Response):
+    """One thing wrong with one field of a request."""
+
+    pointer: str = ""
+    """JSON pointer into the request."""
+
+    message: str = ""
+    value: Any = None
+    allowed: str | None = None
+
+
+class Problem(_Response):
+    """An error of the service, as in RFC 9457."""
+
+    type: str = "about:blank"
+    title: str = ""
+    status: int
+    detail: str = ""
+    code: str = ""
+    """Stable name of the kind of problem, for programs."""
+
+    errors: list[FieldError] = []
+    request_id: str | None = None
+
+
+class Page(_Response):
+    """Some items of a list, and the cursor of those that follow."""
+
+    items: list[dict[str, Any]]
+    next_cursor: str | None = None

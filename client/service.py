@@ -1,0 +1,167 @@
+"""The client: one method for each thing the service can do, and the two that take long."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from client.answers import require_success
+from client.download import Download
+from client.errors import ServiceError, UnexpectedAnswerError, UnreachableServiceError
+from client.responses import Artifact, Event, Job, Page
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+PAGE_ITEMS = 200
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+Response = TypeVar("Response", bound=BaseModel)
+
+
+class Client:
+    """The service at an address. Use it in a `with` block, or close it.
+
+    Every method raises ServiceError when the service answers with a problem, and
+    UnreachableServiceError when there is no answer.
+    """
+
+    def __init__(self, base_url: str | None = None, *, timeout_seconds: float = 30.0) -> None:
+        """Without `base_url`, the environment variable BONSAI_URL or this machine, port 8000."""
+        self.base_url = (base_url or os.environ.get("BONSAI_URL") or DEFAULT_URL).rstrip("/")
+        # A proxy for the world outside must not get what is meant for this machine.
+        proxied = urlsplit(self.base_url).hostname not in LOOPBACK
+        try:
+            self._http = httpx.Client(
+                base_url=self.base_url, timeout=timeout_seconds, trust_env=proxied
+            )
+        except httpx.InvalidURL as error:
+            raise UnreachableServiceError(self.base_url, error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def submit(self, request: Mapping[str, Any] | None = None, /, **fields: Any) -> Job:
+        """Submit a job: a whole request, or its fields by name. Not tried twice by itself."""
+        return self._ask(Job, "POST", "/v1/jobs", json={**(request or {}), **fields})
+
+    def job(self, job_id: str) -> Job:
+        """One job as it is now."""
+        return self._ask(Job, "GET", _job(job_id))
+
+    def jobs(self, *, state: str | None = None) -> Iterator[Job]:
+        """All jobs, newest first, fetched page by page as they are asked for."""
+        yield from self._pages(Job, "/v1/jobs", {"state": state} if state else {})
+
+    def events(self, job_id: str) -> Iterator[Event]:
+        """All that has happened to a job so far, oldest first."""
+        yield from self._pages(Event, f"{_job(job_id)}/events", {})
+
+    def artifacts(self, job_id: str) -> list[Artifact]:
+        """The published files of a job; none before it has succeeded."""
+        return list(self._pages(Artifact, f"{_job(job_id)}/artifacts", {}))
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask a job to end; a running one does so after the mask in flight."""
+        return self._ask(Job, "POST", f"{_job(job_id)}/cancel")
+
+    def wait(
+        self,
+        job_id: str,
+        *,
+        poll_seconds: float = 2.0,
+        on_progress: Callable[[Job], None] | None = None,
+        patience_seconds: float = 120.0,
+    ) -> Job:
+        """Wait until a job has come to its end, however it ends.
+
+        `on_progress` gets the job at every look. A service that is away, as in a restart, is
+        waited for up to `patience_seconds` before its error is raised.
+        """
+        seen = time.monotonic()
+        while True:
+            try:
+                job = self.job(job_id)
+            except (UnreachableServiceError, ServiceError) as error:
+                away = not isinstance(error, ServiceError) or error.problem.status >= 500
+                if not away or time.monotonic() - seen > patience_seconds:
+                    raise
+            else:
+                seen = time.monotonic()
+                if on_progress is not None:
+                    on_progress(job)
+                if job.is_final:
+                    return job
+            time.sleep(poll_seconds)
+
+    def download(
+        self,
+        job_id: str,
+        folder: Path | str,
+        *,
+        on_bytes: Callable[[Artifact, int], None] | None = None,
+    ) -> list[Path]:
+        """Download every file of a job into `folder`, and check each against its digest.
+
+        A download that was cut goes on where it ended; a file that is there already is not
+        fetched again. `on_bytes` gets each artifact with the bytes of it that are here so far.
+
+        Raises:
+            CorruptedDownloadError: a file came over as something else than promised.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for artifact in self.artifacts(job_id):
+            path = f"{_job(job_id)}/artifacts/{quote(artifact.name, safe='')}"
+            download = Download(self._http, path, artifact, folder, on_bytes)
+            paths.append(download.run())
+        return paths
+
+    def _pages(self, model: type[Response], path: str, query: dict[str, str]) -> Iterator[Response]:
+        cursor: str | None = None
+        while True:
+            parameters = {**query, "limit": PAGE_ITEMS} | ({"cursor": cursor} if cursor else {})
+            page = self._ask(Page, "GET", path, params=parameters)
+            for item in page.items:
+                yield self._understood(model, item)
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def _ask(self, model: type[Response], method: str, path: str, **content: Any) -> Response:
+        try:
+            response = self._http.request(method, path, **content)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise UnreachableServiceError(self.base_url, error) from error
+        require_success(response)
+        try:
+            return self._understood(model, response.json())
+        except ValueError as error:
+            raise UnexpectedAnswerError(self.base_url, "its body is not JSON") from error
+
+    def _understood(self, model: type[Response], content: Any) -> Response:
+        try:
+            return model.model_validate(content)
+        except ValidationError as error:
+            raise UnexpectedAnswerError(self.base_url, str(error)) from error
+
+
+def _job(job_id: str) -> str:
+    return f"/v1/jobs/{quote(job_id, safe='')}"

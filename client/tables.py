@@ -1,0 +1,114 @@
+"""Jobs as people read them."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from rich import box
+from rich.table import Table
+
+from client.responses import Job
+
+SHORT_ID = 8
+"""Characters of an id in a list: enough to name a job among very many."""
+
+
+def jobs_table(jobs: Iterable[Job]) -> Table:
+    """One line for each job."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("ID", "NAME", "STATE", "PROGRESS", "SPARSITY", "MODEL", "CREATED"):
+        table.add_column(heading, overflow="fold")
+    for job in jobs:
+        table.add_row(
+            job.id[:SHORT_ID],
+            job.name or "",
+            state_of(job),
+            how_far(job),
+            f"{job.progress.sparsity:.3f} of {_target(job)}",
+            str(job.request.get("model", {}).get("source", "")),
+            _moment(job.created_at),
+        )
+    return table
+
+
+def job_table(job: Job) -> Table:
+    """Everything worth knowing of one job, a line for each thing."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in _facts(job):
+        if value:
+            table.add_row(name, value)
+    return table
+
+
+def state_of(job: Job) -> str:
+    """The state, and whether the job was asked to end."""
+    asked = job.cancel_requested and not job.is_final
+    return f"{job.state} (cancel requested)" if asked else job.state
+
+
+def how_far(job: Job) -> str:
+    """Round and mask, while there are some."""
+    progress = job.progress
+    if job.state == "queued" or not progress.rounds:
+        return ""
+    masks = f", mask {progress.masks_evaluated}/{progress.masks_per_round}"
+    return f"round {progress.round}/{progress.rounds}{'' if job.is_final else masks}"
+
+
+def duration(seconds: float) -> str:
+    """A duration for people, such as `2 h 05 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def perplexities(before: float | None, now: float | None) -> str:
+    """How the perplexity on the calibration batch has changed so far."""
+    if before is None:
+        return ""
+    return f"{before:.2f}" if now is None else f"{before:.2f} -> {now:.2f}"
+
+
+def _facts(job: Job) -> list[tuple[str, str]]:
+    progress, request = job.progress, job.request
+    left = progress.seconds_left
+    return [
+        ("id", job.id),
+        ("name", job.name or ""),
+        ("labels", ", ".join(f"{key}={value}" for key, value in job.labels.items())),
+        ("state", state_of(job)),
+        ("stage", "" if job.is_final else progress.stage),
+        ("progress", how_far(job)),
+        ("sparsity", f"{progress.sparsity:.4f} of {_target(job)}"),
+        ("perplexity", perplexities(progress.perplexity_before, progress.perplexity)),
+        ("time left", "" if left is None or job.is_final else duration(left)),
+        ("attempts", str(job.attempts or "")),
+        ("model", str(request.get("model", {}).get("source", ""))),
+        ("calibration", str(request.get("calibration", {}).get("source", ""))),
+        ("pruning", _pairs(request.get("pruning", {}))),
+        ("created", _moment(job.created_at)),
+        ("started", _moment(job.started_at)),
+        ("finished", _moment(job.finished_at)),
+        ("error", failure_of(job)),
+        ("result", _pairs(job.result or {})),
+    ]
+
+
+def failure_of(job: Job) -> str:
+    """Why a job failed, if it did."""
+    if job.error is None:
+        return ""
+    return f"{job.error.get('code', 'error')}: {job.error.get('detail', '')}"
+
+
+def _pairs(values: dict[str, object]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def _target(job: Job) -> str:
+    return str(job.request.get("target", {}).get("sparsity", "?"))
+
+
+def _moment(at: datetime | None) -> str:
+    return "" if at is None else f"{at.astimezone():%Y-%m-%d %H:%M:%S}"

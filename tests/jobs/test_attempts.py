@@ -1,0 +1,228 @@
+"""Claims, leases and fencing: races with real connections, writes with old tokens."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from jobs.artifacts import StoredFile
+from jobs.attempts import AttemptStore, Claim
+from jobs.errors import LeaseLostError
+from jobs.ledger import LedgerStore
+from jobs.progress import Progress
+from jobs.records import Artifact, Attempt, Evaluation, Round
+from jobs.request import JobRequest
+from jobs.states import JobState
+from jobs.store import JobStore
+
+
+@pytest.fixture
+def store(engine: Engine) -> JobStore:
+    return JobStore(engine)
+
+
+@pytest.fixture
+def attempts(engine: Engine) -> AttemptStore:
+    return AttemptStore(engine)
+
+
+@pytest.fixture
+def submit(store: JobStore, body: dict[str, Any]) -> Callable[[], UUID]:
+    return lambda: store.submit(JobRequest.model_validate(body)).id
+
+
+def claim(attempts: AttemptStore, lease_seconds: float = 60) -> Claim | None:
+    return attempts.claim(worker="test", device="cpu", lease_seconds=lease_seconds)
+
+
+def claimed(attempts: AttemptStore, lease_seconds: float = 60) -> Claim:
+    found = claim(attempts, lease_seconds)
+    assert found is not None
+    return found
+
+
+def test_the_oldest_queued_job_is_claimed_first(
+    attempts: AttemptStore, submit: Callable[[], UUID]
+) -> None:
+    expected = [submit() for _ in range(3)]
+    assert [claimed(attempts).job_id for _ in range(3)] == expected
+    assert claim(attempts) is None
+
+
+def test_twenty_claimers_of_ten_jobs_get_each_job_once(
+    attempts: AttemptStore, submit: Callable[[], UUID]
+) -> None:
+    jobs = {submit() for _ in range(10)}
+    barrier = threading.Barrier(5)
+
+    def race(_: int) -> list[Claim | None]:
+        barrier.wait()
+        return [claim(attempts) for _ in range(4)]
+
+    with ThreadPoolExecutor(5) as pool:
+        claims = [c for found in pool.map(race, range(5)) for c in found if c is not None]
+    assert {c.job_id for c in claims} == jobs
+    assert len(claims) == 10
+    assert len({c.fencing_token for c in claims}) == 10
+
+
+def test_tokens_only_grow(attempts: AttemptStore, submit: Callable[[], UUID]) -> None:
+    submit()
+    first = claimed(attempts)
+    attempts.release(first, "test")
+    second = claimed(attempts)
+    assert second.fencing_token > first.fencing_token
+    assert second.attempt == 2
+
+
+def old_token_writes(engine: Engine, old: Claim) -> list[Callable[[], object]]:
+    """Every write of an attempt."""
+    attempts = AttemptStore(engine)
+    ledger = LedgerStore(engine, old.job_id, old.fencing_token)
+    file = StoredFile("key", 1, "0")
+    artifact = Artifact(
+        job_id=old.job_id, name="x", key="k", size_bytes=1, sha256="0", content_type="a/b"
+    )
+    return [
+        lambda: attempts.renew(old, 60),
+        lambda: attempts.report(old, "late", {}),
+        lambda: attempts.succeed(old, {}, [artifact]),
+        lambda: attempts.fail(old, {}),
+        lambda: attempts.cancelled(old),
+        lambda: attempts.release(old, "late"),
+        lambda: attempts.crashed(old, {}, 3),
+        lambda: ledger.bind("late"),
+        lambda: ledger.begin_round(2, file),
+        lambda: ledger.finish_round(1, {"late": True}, None),
+        lambda: ledger.record(1, 9, 1.0, 1.0),
+        lambda: ledger.show_progress(Progress(round=99)),
+    ]
+
+
+def test_a_write_with_an_old_token_changes_nothing(
+    engine: Engine, store: JobStore, attempts: AttemptStore, submit: Callable[[], UUID]
+) -> None:
+    job_id = submit()
+    old = claimed(attempts, lease_seconds=0.01)
+    LedgerStore(engine, job_id, old.fencing_token).begin_round(1, StoredFile("k", 1, "0"))
+    time.sleep(0.05)
+    assert attempts.expire() == [job_id]
+    holder = claimed(attempts)
+    before = store.show(job_id)
+    for write in old_token_writes(engine, old):
+        with pytest.raises(LeaseLostError):
+            write()
+    after = store.show(job_id)
+    assert after.state == JobState.RUNNING
+    assert after.fencing_token == holder.fencing_token
+    assert (after.last_event, after.progress, after.fingerprint, after.lease_expires_at) == (
+        before.last_event,
+        before.progress,
+        before.fingerprint,
+        before.lease_expires_at,
+    )
+    with Session(engine) as session:
+        assert session.scalars(select(Evaluation)).all() == []
+        assert session.scalars(select(Artifact)).all() == []
+        assert [r.record for r in session.scalars(select(Round))] == [None]
+
+
+def test_a_renewed_lease_does_not_expire_and_a_silent_one_does(
+    attempts: AttemptStore, submit: Callable[[], UUID]
+) -> None:
+    job_id = submit()
+    held = claimed(attempts, lease_seconds=0.01)
+    attempts.renew(held, 60)
+    time.sleep(0.05)
+    assert attempts.expire() == []
+    attempts.renew(held, 0.01)
+    time.sleep(0.05)
+    assert attempts.expire() == [job_id]
+    assert attempts.waiting(10) == [job_id]
+
+
+def test_a_cancelled_job_of_a_lost_worker_becomes_cancelled(
+    store: JobStore, attempts: AttemptStore, submit: Callable[[], UUID]
+) -> None:
+    job_id = submit()
+    claimed(attempts, lease_seconds=0.01)
+    store.cancel(job_id)
+    time.sleep(0.05)
+    attempts.expire()
+    assert store.show(job_id).state == JobState.CANCELLED
+
+
+def test_a_lost_worker_is_not_charged_to_the_job(
+    store: JobStore, attempts: AttemptStore, submit: Callable[[], UUID]
+) -> None:
+    job_id = submit()
+    for _ in range(5):
+        claimed(attempts, lease_seconds=0.01)
+        time.sleep(0.03)
+        attempts.expire()
+    job = store.show(job_id)
+    assert (job.state, job.crashes, job.attempts) == (JobState.QUEUED, 0, 5)
+
+
+def test_crashes_in_a_row_fail_the_job_and_a_new_mask_starts_the_count_again(
+    engine: Engine, store: JobStore, attempts: AttemptStore, submit: Callable[[], UUID]
+) -> None:
+    job_id = submit()
+    for _ in range(2):
+        assert not attempts.crashed(claimed(attempts), {}, 3)
+    held = claimed(attempts)
+    ledger = LedgerStore(engine, job_id, held.fencing_token)
+    ledger.begin_round(1, StoredFile("k", 1, "0"))
+    ledger.record(1, 0, -1.0, 0.1)
+    assert not attempts.crashed(held, {}, 3)
+    assert store.show(job_id).crashes == 1
+    assert not attempts.crashed(claimed(attempts), {}, 3)
+    assert attempts.crashed(claimed(attempts), {"exit_code": -11}, 3)
+    job = store.show(job_id)
+    assert job.state == JobState.FAILED
+    assert job.error is not None
+    assert (job.error["code"], job.error["exit_code"]) == ("poisoned", -11)
+
+
+def test_files_become_visible_with_success_and_only_then(
+    store: JobStore, attempts: AttemptStore, submit: Callable[[], UUID]
+) -> None:
+    job_id = submit()
+    held = claimed(attempts)
+    assert store.artifacts(job_id) == []
+    file = Artifact(job_id=job_id, name="m", key="k", size_bytes=1, sha256="0", content_type="a/b")
+    attempts.succeed(held, {"sparsity": 0.5}, [file])
+    assert [artifact.name for artifact in store.artifacts(job_id)] == ["m"]
+    assert store.show(job_id).state == JobState.SUCCEEDED
+
+
+def test_events_are_numbered_without_gaps_whoever_writes(
+    engine: Engine, store: JobStore, attempts: AttemptStore, submit: Callable[[], UUID]
+) -> None:
+    job_id = submit()
+    held = claimed(attempts)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: attempts.report(held, "tick", {"n": n}), range(40)))
+    store.cancel(job_id)
+    attempts.cancelled(held)
+    numbers = [event.sequence for event in store.events(job_id, limit=1000).items]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert store.show(job_id).last_event == len(numbers)
+
+
+def test_an_attempt_keeps_why_it_ended(
+    engine: Engine, attempts: AttemptStore, submit: Callable[[], UUID]
+) -> None:
+    submit()
+    attempts.release(claimed(attempts), "drained")
+    attempts.fail(claimed(attempts), {"code": "x"})
+    with Session(engine) as session:
+        rows = session.scalars(select(Attempt).order_by(Attempt.number)).all()
+    assert [(row.number, row.outcome) for row in rows] == [(1, "released"), (2, "failed")]
+    assert all(row.ended_at is not None for row in rows)

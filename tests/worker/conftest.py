@@ -1,0 +1,140 @@
+"""Real worker processes over real servers, pruning a tiny model."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, func, select
+from sqlalchemy.orm import Session
+
+from jobs.artifacts import LocalArtifactStore
+from jobs.doorbell import Doorbell
+from jobs.records import Evaluation, Job
+from jobs.request import JobRequest
+from jobs.settings import Settings
+from jobs.store import JobStore
+from tests.tiny_models import tiny_model, tiny_text
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Service:
+    """The parts of the service that a test drives, and the workers that it has started."""
+
+    settings: Settings
+    engine: Engine
+    store: JobStore
+    files: LocalArtifactStore
+    doorbell: Doorbell
+    log: Path
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        environment = {
+            **os.environ,
+            "BONSAI_DATABASE_URL": self.settings.database_url,
+            "BONSAI_REDIS_URL": self.settings.redis_url,
+            "BONSAI_DATA_DIR": str(self.settings.data_dir),
+            "BONSAI_DEVICE": "cpu",
+            "BONSAI_LEASE_SECONDS": "4",
+            "BONSAI_HEARTBEAT_SECONDS": "0.5",
+            "BONSAI_SWEEP_SECONDS": "0.5",
+            "OMP_NUM_THREADS": "1",
+        }
+        with self.log.open("ab") as log:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "worker"],
+                env=environment,
+                cwd=PROJECT,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.workers.append(worker)
+        return worker
+
+    def submit(self, request: JobRequest) -> UUID:
+        job = self.store.submit(request)
+        self.doorbell.ring(job.id)
+        return job.id
+
+    def evaluated(self, job_id: UUID) -> int:
+        query = select(func.count()).select_from(Evaluation).where(Evaluation.job_id == job_id)
+        with Session(self.engine) as session:
+            return session.scalars(query).one()
+
+    def wait(self, job_id: UUID, reached: Callable[[Job], bool], seconds: float = 120) -> Job:
+        end = time.monotonic() + seconds
+        while not reached(job := self.store.show(job_id)):
+            assert time.monotonic() < end, (
+                f"still {job.state} {job.progress} {job.error}\n{self.log.read_text()[-3000:]}"
+            )
+            time.sleep(0.02)
+        return job
+
+    def wait_final(self, job_id: UUID) -> Job:
+        return self.wait(job_id, lambda job: job.finished_at is not None)
+
+    def digests(self, job_id: UUID) -> dict[str, str]:
+        return {file.name: file.sha256 for file in self.store.artifacts(job_id)}
+
+    def event_types(self, job_id: UUID) -> list[str]:
+        return [event.type for event in self.store.events(job_id, limit=1000).items]
+
+
+def children_of(process_id: int) -> list[int]:
+    """Process ids of the direct children (Linux)."""
+    path = Path(f"/proc/{process_id}/task/{process_id}/children")
+    return [int(word) for word in path.read_text().split()]
+
+
+@pytest.fixture
+def service(settings: Settings, engine: Engine, tmp_path: Path) -> Iterator[Service]:
+    service = Service(
+        settings,
+        engine,
+        JobStore(engine),
+        LocalArtifactStore(settings.artifacts_dir),
+        Doorbell(settings),
+        tmp_path / "workers.log",
+    )
+    yield service
+    for worker in service.workers:
+        with suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait()
+    service.doorbell.close()
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A tiny model and a text."""
+    folder = tmp_path_factory.mktemp("inputs")
+    return tiny_model(folder / "model", layers=3), tiny_text(folder / "text.txt")
+
+
+@pytest.fixture
+def request_for(inputs: tuple[Path, Path]) -> Callable[..., JobRequest]:
+    """A request for the tiny model; keyword arguments change the pruning."""
+
+    def make(*, sparsity: float = 0.3, source: str | None = None, **pruning: object) -> JobRequest:
+        model, text = inputs
+        return JobRequest.model_validate(
+            {
+                "model": {"source": source or str(model)},
+                "calibration": {"source": str(text), "samples": 8, "sequence_length": 64},
+                "target": {"sparsity": sparsity},
+                "pruning": {"masks_per_round": 100, "sparsity_per_round": 0.1, **pruning},
+            }
+        )
+
+    return make

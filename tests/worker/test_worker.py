@@ -1,0 +1,132 @@
+"""A worker's ordinary day: success, failure, cancel, stop, and a doorbell that nobody heard."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+
+from jobs.request import JobRequest
+from jobs.states import JobState
+from tests.worker.conftest import Service, children_of
+
+
+def test_a_job_runs_from_the_doorbell_to_published_files(
+    service: Service, request_for: Callable[..., JobRequest]
+) -> None:
+    service.start_worker()
+    job = service.wait_final(service.submit(request_for(layout="uniform")))
+    assert job.state == JobState.SUCCEEDED, job.error
+    assert job.result is not None
+    assert job.result["sparsity"] >= 0.3
+    assert job.progress["stage"] == "saving"
+    names = service.digests(job.id)
+    assert {"model.safetensors", "config.json", "bonsai.json", "tokenizer.json"} <= set(names)
+    types = service.event_types(job.id)
+    assert types[:3] == ["submitted", "running", "model_loaded"]
+    assert types.count("round_finished") == job.result["rounds"]
+    assert types[-1] == "succeeded"
+
+
+def test_what_the_core_refuses_becomes_the_jobs_error(
+    service: Service, request_for: Callable[..., JobRequest], tmp_path: Path
+) -> None:
+    folder = tmp_path / "unsupported"
+    folder.mkdir()
+    (folder / "config.json").write_text(
+        '{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}'
+    )
+    service.start_worker()
+    job = service.wait_final(service.submit(request_for(source=str(folder))))
+    assert job.state == JobState.FAILED
+    assert job.error is not None
+    assert job.error["code"] in {"unsupported_model", "invalid_model"}
+    assert job.error["field"] == "model.source"
+    assert job.crashes == 0
+
+
+def test_cancel_of_a_running_job_is_seen_between_two_masks(
+    service: Service, request_for: Callable[..., JobRequest]
+) -> None:
+    worker = service.start_worker()
+    job_id = service.submit(request_for(masks_per_round=20_000))
+    service.wait(job_id, lambda _: service.evaluated(job_id) > 3)
+    service.store.cancel(job_id)
+    job = service.wait_final(job_id)
+    assert job.state == JobState.CANCELLED
+    assert job.fencing_token is None
+    assert service.event_types(job_id)[-2:] == ["cancel_requested", "cancelled"]
+    assert children_of(worker.pid) == []
+
+
+def test_sigterm_gives_the_job_back_within_seconds_and_another_worker_goes_on(
+    service: Service, request_for: Callable[..., JobRequest]
+) -> None:
+    worker = service.start_worker()
+    job_id = service.submit(request_for())
+    service.wait(job_id, lambda _: service.evaluated(job_id) > 3)
+    started = time.monotonic()
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(20) == 0
+    seconds = time.monotonic() - started
+    job = service.store.show(job_id)
+    assert job.state == JobState.QUEUED
+    assert service.event_types(job_id)[-1] == "released"
+    assert seconds < 15
+    done = service.evaluated(job_id)
+    service.start_worker()
+    assert service.wait_final(job_id).state == JobState.SUCCEEDED
+    assert 0 < done < service.evaluated(job_id)
+
+
+def test_a_job_whose_bell_was_lost_is_started_by_the_sweeper(
+    service: Service, request_for: Callable[..., JobRequest]
+) -> None:
+    job_id = service.submit(request_for(sparsity=0.1))
+    redis.Redis.from_url(service.settings.redis_url).flushdb()
+    service.start_worker()
+    assert service.wait_final(job_id).state == JobState.SUCCEEDED
+
+
+def test_a_thousand_bells_for_one_job_start_it_once(
+    service: Service, request_for: Callable[..., JobRequest]
+) -> None:
+    job_id = service.submit(request_for(sparsity=0.1))
+    for _ in range(200):
+        service.doorbell.ring(job_id)
+    service.start_worker()
+    job = service.wait_final(job_id)
+    assert job.state == JobState.SUCCEEDED
+    assert job.attempts == 1
+
+
+def test_a_job_whose_process_always_crashes_fails_and_the_queue_goes_on(
+    service: Service, request_for: Callable[..., JobRequest]
+) -> None:
+    worker = service.start_worker()
+    poisoned = service.submit(request_for())
+    for attempt in range(1, 4):
+        service.wait_attempt(poisoned, attempt)
+        while not (children := children_of(worker.pid)):
+            time.sleep(0.01)
+        os.kill(children[0], signal.SIGSEGV)
+        service.wait_attempt_end(poisoned, attempt)
+    job = service.wait_final(poisoned)
+    assert job.state == JobState.FAILED
+    assert job.error is not None
+    assert job.error["code"] == "poisoned"
+    healthy = service.submit(request_for(sparsity=0.1))
+    assert service.wait_final(healthy).state == JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("module", ["worker.app", "worker.supervisor", "worker.sweeper"])
+def test_the_celery_process_loads_no_torch(module: str) -> None:
+    code = (
+        f"import sys, {module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
