@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -135,12 +134,17 @@ def _bad_row(path: Path, number: int, problem: str) -> InvalidCalibrationError:
 
 def _data_set_rows(source: str) -> Iterator[str]:
     """Rows of `name`, `name:subset` or `name:subset:split` (default split: train), streamed."""
-    from datasets import load_dataset  # noqa: PLC0415 - heavy, and most runs read a file
+    import datasets  # noqa: PLC0415 - heavy, and most runs read a file
 
     name, subset, split, *_ = [*source.split(":"), "", ""]
+    if name.startswith("~"):
+        name = str(Path(name).expanduser())
     try:
-        rows = load_dataset(name, subset or None, split=split or "train", streaming=True)
-        first = next(iter(rows))
+        rows = datasets.load_dataset(name, subset or None, split=split or "train", streaming=True)
+        for row in rows:
+            yield _text_of(row, source) + "\n\n"
+    except InvalidCalibrationError:
+        raise
     except Exception as error:  # the library raises many kinds, all meaning the same to a user
         raise InvalidCalibrationError(
             f"the data set cannot be read: {error}",
@@ -148,10 +152,14 @@ def _data_set_rows(source: str) -> Iterator[str]:
             value=source,
             allowed="a .txt or .jsonl file, or a data set as name[:subset[:split]]",
         ) from error
-    if not isinstance(first.get("text"), str):
+
+
+def _text_of(row: dict[str, Any], source: str) -> str:
+    if "text" not in row:
         raise InvalidCalibrationError(
-            f"the data set has no column 'text'; its columns: {', '.join(first)}",
+            f"the data set has no column 'text'; its columns: {', '.join(row)}",
             field="calibration.source",
             value=source,
+            cure="use one that has, or write its texts to a .jsonl file",
         )
-    return (row["text"] + "\n\n" for row in islice(rows, None))
+    return row["text"] or ""

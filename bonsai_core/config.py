@@ -117,6 +117,9 @@ class Pruning(_Frozen):
     masks_per_round: Annotated[int, Field(ge=4, le=100_000)] = 200
     """Sub-models evaluated in each round; even, since each mask comes with its complement."""
 
+    samples_per_mask: Annotated[int | None, Field(ge=1, le=4096)] = None
+    """Sequences of the calibration batch that each mask is evaluated on; null: all of them."""
+
     sparsity_per_round: Annotated[float, Field(ge=0.005, le=0.5)] = 0.05
     """Share of the original non-embedding parameters removed in each round."""
 
@@ -150,3 +153,13 @@ class PruneRequest(_Frozen):
     calibration: CalibrationSource
     target: Target
     pruning: Pruning = Pruning()
+
+    @model_validator(mode="after")
+    def _masks_use_the_calibration_batch(self) -> "PruneRequest":
+        samples = self.pruning.samples_per_mask
+        if samples is not None and samples > self.calibration.samples:
+            raise ValueError(
+                f"pruning.samples_per_mask: got {samples}, more than calibration.samples "
+                f"({self.calibration.samples}); leave it out to use all of them"
+            )
+        return self

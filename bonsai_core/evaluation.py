@@ -18,7 +18,6 @@ from bonsai_core.families import Family
 from bonsai_core.models import (
     device_named,
     load_saved,
-    locate,
     non_embedding_parameters,
     parameters,
 )
@@ -90,8 +89,8 @@ def mean_nll(model: Any, family: Family, sequences: Tensor) -> float:
 
 
 def perplexity_of(nll: float) -> float:
-    """exp(nll); infinity where that overflows."""
-    return math.exp(nll) if nll < 700 else math.inf
+    """exp(nll), at most 5e34: beyond any meaning, but JSON can hold it and its square is finite."""
+    return math.exp(min(nll, 80.0))
 
 
 def evaluate_folder(
@@ -109,9 +108,10 @@ def evaluate_folder(
     Raises:
         InvalidCalibrationError: the text is missing or shorter than asked.
         InvalidModelError: the model cannot be loaded.
+        UnsupportedModelError: it is of no family we know.
     """
     place = device_named(device)
-    live, tokenizer, family = load_saved(locate(model), model, place)
+    live, tokenizer, family = load_saved(model, place)
     sequences = first_windows(text, tokenizer, window=window, windows=windows).to(place)
     mean_nll(live, family, sequences[:1])  # warm-up: kernels chosen, memory allocated
     started = time.perf_counter()

@@ -1,12 +1,14 @@
 """The folder of a result: weights, config, tokenizer, and `bonsai.json`: how it was made.
 
-Uniform results are stock models of their family. Others keep per-layer widths in the config and
-load with the modelling file that lies beside the weights (`bonsai_core.modeling_bonsai`).
+Uniform results are stock models of their family, wherever a stock config can say their sizes.
+Others keep per-layer widths in the config and load with the modelling file that lies beside the
+weights (`bonsai_core.modeling_bonsai`).
 """
 
 import json
 import math
 import shutil
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
 
 from bonsai_core.config import PruneRequest
@@ -23,6 +26,7 @@ from bonsai_core.gates import Gate
 from bonsai_core.heterogeneous import save_heterogeneous
 from bonsai_core.ledger import RoundRecord
 from bonsai_core.models import LoadedModel
+from bonsai_core.quiet import quiet
 from bonsai_core.versions import versions
 
 MANIFEST = "bonsai.json"
@@ -41,7 +45,7 @@ def require_free(folder: Path) -> None:
     """Refuse to write where something is.
 
     Raises:
-        PruneError: the folder exists and is not empty.
+        PruneError: the folder exists and is not empty, or is a mount point.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PruneError(
@@ -51,8 +55,17 @@ def require_free(folder: Path) -> None:
             allowed="a folder that does not exist, or is empty",
             cure="choose another folder or remove this one",
         )
+    if folder.is_mount():
+        raise PruneError(
+            "the folder is a mount point, which a whole result cannot take the place of",
+            field="output",
+            value=str(folder),
+            allowed="a folder below it",
+            cure=f"use {str(folder / 'model')!r}",
+        )
 
 
+@quiet()
 def save(
     loaded: LoadedModel,
     gates: Sequence[Gate],
@@ -71,11 +84,13 @@ def save(
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    if is_uniform(gates):
-        _stock(loaded, gates).save_pretrained(partial)
+    stock = _stock(loaded, gates) if is_uniform(gates) else None
+    if stock is not None:
+        stock.save_pretrained(partial)
     else:
         save_heterogeneous(loaded.model, partial)
     loaded.tokenizer.save_pretrained(partial)
+    _give_ordinary_permissions(partial)
     saved = _count(partial, loaded, non_embedding_before)
     assert saved.non_embedding_parameters == non_embedding_before - sum(
         (_dense_units(loaded, gate) - gate.units) * gate.price for gate in gates
@@ -119,7 +134,7 @@ def is_uniform(gates: Sequence[Gate]) -> bool:
 
 
 def _stock(loaded: LoadedModel, gates: Sequence[Gate]) -> Any:
-    """The pruned model as a stock class of its family, sharing the live weights."""
+    """The pruned model as a stock class, sharing the live weights; None where no class fits."""
     groups = next(gate.units for gate in gates if gate.kind is GateKind.ATTENTION)
     channels = next(gate.units for gate in gates if gate.kind is GateKind.MLP)
     widths = loaded.widths
@@ -128,16 +143,19 @@ def _stock(loaded: LoadedModel, gates: Sequence[Gate]) -> Any:
         "num_attention_heads": groups * (widths.query_rows // widths.head_rows),
         "intermediate_size": channels,
         "head_dim": widths.head_rows,
+        # Files may hold a head of its own although their config says that it is tied.
+        "tie_word_embeddings": loaded.model.get_output_embeddings().weight
+        is loaded.model.get_input_embeddings().weight,
     }
     model_class = getattr(transformers, loaded.family.architecture)
     dense = loaded.model.config.to_dict()
     try:
         config = model_class.config_class.from_dict({**dense, **sizes})
-    except ValueError:
+    except (ValueError, StrictDataclassError):
         # Some configs refuse head counts that do not divide the hidden size, though the model
         # computes with any: the stand-in is the same computation under another name.
         if loaded.family.stand_in is None or dense.get("attention_bias") or dense.get("mlp_bias"):
-            raise
+            return None
         model_class = getattr(transformers, loaded.family.stand_in)
         config = model_class.config_class.from_dict({**dense, **sizes, "sliding_window": None})
     with torch.device("meta"):
@@ -147,6 +165,16 @@ def _stock(loaded: LoadedModel, gates: Sequence[Gate]) -> Any:
     stock.generation_config = loaded.model.generation_config
     stock.config.dtype = loaded.dtype
     return stock
+
+
+def _give_ordinary_permissions(folder: Path) -> None:
+    """Weights are written for the owner alone; give them the mode that the umask gave config.json.
+
+    Asking the umask itself would mean to change it, for all threads of the process.
+    """
+    mode = stat.S_IMODE((folder / "config.json").stat().st_mode)
+    for path in folder.glob("*.safetensors"):
+        path.chmod(mode)
 
 
 def _dense_units(loaded: LoadedModel, gate: Gate) -> int:

@@ -5,8 +5,9 @@ columns, a *unit*, and goes together with the rows that produce it. Nothing here
 sizes and prices of a model follow from its `config.json`.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -30,19 +31,23 @@ class Producer:
 
     path: str
     rows: str
+    has_bias: bool = False
+    """In every model of the family; the pattern's `bias_key` is for those where it depends."""
 
 
 @dataclass(frozen=True, slots=True)
 class GatePattern:
     """One kind of gate in every layer of a family; paths are relative to the layer.
 
-    `rows` and `columns` name entries of `Widths`: how many belong to one unit.
+    `rows` and `columns` name entries of `Widths`: how many belong to one unit. `bias_key` names
+    the entry of the config that gives all linear layers of the pattern a bias.
     """
 
     kind: GateKind
     output: str
     columns: str
     producers: tuple[Producer, ...]
+    bias_key: str = ""
 
 
 ATTENTION = GatePattern(
@@ -54,12 +59,18 @@ ATTENTION = GatePattern(
         Producer("self_attn.k_proj", "head_rows"),
         Producer("self_attn.v_proj", "head_rows"),
     ),
+    bias_key="attention_bias",
+)
+BIASED_ATTENTION = replace(
+    ATTENTION,
+    producers=tuple(replace(producer, has_bias=True) for producer in ATTENTION.producers),
 )
 MLP = GatePattern(
     kind=GateKind.MLP,
     output="mlp.down_proj",
     columns="channel_rows",
     producers=(Producer("mlp.gate_proj", "channel_rows"), Producer("mlp.up_proj", "channel_rows")),
+    bias_key="mlp_bias",
 )
 
 
@@ -73,6 +84,7 @@ class Family:
         backbone: path of the module that gives the hidden states before the head.
         head: path of the module that turns hidden states into logits.
         gates: what can be pruned in every layer.
+        head_norms: norms over one head in every layer.
         stand_in: architecture that computes the same and accepts any number of heads, for a
             family whose config refuses head counts that do not divide the hidden size.
     """
@@ -82,6 +94,7 @@ class Family:
     backbone: str = "model"
     head: str = "lm_head"
     gates: tuple[GatePattern, ...] = (ATTENTION, MLP)
+    head_norms: int = 0
     stand_in: str | None = None
 
 
@@ -90,8 +103,8 @@ FAMILIES: Mapping[str, Family] = {
     for family in (
         Family("LlamaForCausalLM", stand_in="MistralForCausalLM"),
         Family("MistralForCausalLM"),
-        Family("Qwen2ForCausalLM"),
-        Family("Qwen3ForCausalLM"),
+        Family("Qwen2ForCausalLM", gates=(BIASED_ATTENTION, MLP)),
+        Family("Qwen3ForCausalLM", head_norms=2),
     )
 }
 
@@ -113,12 +126,21 @@ def family_of(config: Mapping[str, Any]) -> Family:
     """The family of a model, from the `architectures` of its config.
 
     Raises:
-        UnsupportedModelError: none of the named architectures is in `FAMILIES`.
+        UnsupportedModelError: none of the named architectures is in `FAMILIES`, or the model is
+            pruned per layer already.
     """
     named = list(config.get("architectures") or [])
     for architecture in named:
         if architecture in FAMILIES:
             return FAMILIES[architecture]
+        if architecture.removeprefix("Bonsai") in FAMILIES:
+            raise UnsupportedModelError(
+                "this model is pruned per layer already and cannot be pruned again",
+                field="model.source",
+                value=architecture,
+                allowed=", ".join(FAMILIES),
+                cure="prune the dense model to the smaller size",
+            )
     raise UnsupportedModelError(
         "this architecture cannot be pruned",
         field="model.source",
@@ -164,24 +186,29 @@ def _size(config: Mapping[str, Any], key: str, default: int | None = None) -> in
             f"{key} in the model's config must be a positive whole number",
             field="model.source",
             value=value,
-            cure="repair the model's config.json; a model that is pruned per layer already "
-            "cannot be pruned again",
+            cure="repair the model's config.json",
         )
     return value
 
 
-def unit_price(pattern: GatePattern, widths: Widths) -> int:
-    """Weights, without biases, that go when one unit of a gate goes."""
-    rows = sum(getattr(widths, producer.rows) for producer in pattern.producers)
-    return int(widths.hidden * (rows + getattr(widths, pattern.columns)))
+def unit_price(pattern: GatePattern, widths: Widths, config: Mapping[str, Any]) -> int:
+    """Parameters, biases included, that go when one unit of a gate goes."""
+    biased = _is_biased(pattern, config)
+    producers = sum(
+        getattr(widths, producer.rows) * (widths.hidden + (biased or producer.has_bias))
+        for producer in pattern.producers
+    )
+    return int(producers + widths.hidden * getattr(widths, pattern.columns))
+
+
+def _is_biased(pattern: GatePattern, config: Mapping[str, Any]) -> bool:
+    return bool(config.get(pattern.bias_key))
 
 
 def reachable_sparsity(config: Mapping[str, Any], align: int) -> float:
     """The largest share of the non-embedding parameters that any plan can remove.
 
-    A layer keeps at least one attention unit and `align` channels. Biases are left out of the
-    count, so the figure is exact for models without them and a hair off otherwise; the run itself
-    counts the weights.
+    A layer keeps at least one attention unit and `align` channels.
 
     Raises:
         UnreachableTargetError: `align` is wider than the MLP.
@@ -194,14 +221,16 @@ def reachable_sparsity(config: Mapping[str, Any], align: int) -> float:
             value=align,
             allowed=f"1 to {widths.channels}",
         )
-    total = widths.layers * 2 * widths.hidden + widths.hidden  # the norms, which stay
+    norms = 2 * widths.hidden + family.head_norms * widths.head_rows
+    total = widths.layers * norms + widths.hidden
     removable = 0
     for pattern in family.gates:
         units, kept = (
             (widths.groups, 1) if pattern.kind is GateKind.ATTENTION else (widths.channels, align)
         )
-        total += widths.layers * units * unit_price(pattern, widths)
-        removable += widths.layers * (units - kept) * unit_price(pattern, widths)
+        price = unit_price(pattern, widths, config)
+        total += widths.layers * (units * price + _is_biased(pattern, config) * widths.hidden)
+        removable += widths.layers * (units - kept) * price
     return removable / total
 
 
@@ -217,6 +246,6 @@ def require_reachable(sparsity: float, reachable: float) -> None:
             "aligned block of channels",
             field="target.sparsity",
             value=sparsity,
-            allowed=f"above 0, up to {reachable:.4f} for this model",
+            allowed=f"above 0, up to {math.floor(reachable * 1e4) / 1e4} for this model",
             cure="ask for less, or use a smaller pruning.align",
         )

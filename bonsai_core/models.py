@@ -1,6 +1,9 @@
 """Loading a model: from a folder, a hub id, or a GGUF file, on a device, in a dtype."""
 
+import contextlib
 import hashlib
+import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,15 +11,33 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    StrictDataclassError,
+)
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from bonsai_core.config import DType, ModelSource
 from bonsai_core.errors import InvalidModelError, UnavailableDeviceError
-from bonsai_core.families import FAMILIES, Family, Widths, family_of, widths_of
+from bonsai_core.families import Family, Widths, family_of, widths_of
+from bonsai_core.quiet import quiet
 from bonsai_core.registration import register
+
+_UNREADABLE = (
+    ImportError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    StrictDataclassError,
+    TypeError,
+    ValueError,
+)
 
 # Only what a prune reads: no pickled weights, no other frameworks' files.
 _HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
@@ -44,22 +65,39 @@ def device_named(name: str) -> torch.device:
     """The device `auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes CUDA when it is there.
 
     Raises:
-        UnavailableDeviceError: CUDA was asked for by name and is not there.
+        UnavailableDeviceError: the name is another one, or that device is not there.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
+    allowed = ["cpu"]
+    if torch.cuda.is_available():
+        allowed += ["cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    if name not in allowed:
         raise UnavailableDeviceError(
-            "this machine has no CUDA device that torch can use",
+            "this machine has no such device that torch can use",
             field="device",
             value=name,
-            allowed="cpu, auto",
-            cure="use device 'auto', or install torch's CUDA build and a driver",
+            allowed=", ".join(["auto", *allowed]),
+            cure="use device 'auto'; a GPU needs torch's CUDA build and a driver",
         )
-    return device
+    return torch.device(name)
 
 
+@quiet()
+def dense_config(source: ModelSource) -> dict[str, Any]:
+    """The config of a model, its `architectures` filled in; no weights are read.
+
+    Raises:
+        InvalidModelError: it is missing or cannot be read.
+    """
+    register()  # so that a model pruned already is known for what it is
+    folder = locate(source)
+    with _loading(source):
+        config = AutoConfig.from_pretrained(folder, **_options(source))
+    return config.to_dict() | {"architectures": _architectures(config)}
+
+
+@quiet()
 def load(source: ModelSource, device: torch.device) -> LoadedModel:
     """Load a dense model and its tokenizer for pruning.
 
@@ -67,50 +105,26 @@ def load(source: ModelSource, device: torch.device) -> LoadedModel:
         InvalidModelError: files are missing or cannot be read.
         UnsupportedModelError: the architecture is not one of `bonsai_core.families`.
     """
-    folder = locate(source)
-    options: dict[str, Any] = {"gguf_file": source.gguf_file} if source.gguf_file else {}
-    try:
-        config = AutoConfig.from_pretrained(folder, **options)
-        sizes = config.to_dict()
-        sizes["architectures"] = _architectures(config)
-        family, widths = family_of(sizes), widths_of(sizes)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=_torch_dtype(source), attn_implementation="sdpa", **options
-        )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise InvalidModelError(
-            f"transformers {transformers.__version__} cannot load it: {error}",
-            field="model.source",
-            value=source.source,
-            cure="check the folder's files; it must load with AutoModelForCausalLM",
-        ) from error
+    config = dense_config(source)
+    family, widths = family_of(config), widths_of(config)
+    model, tokenizer = _from_pretrained(source, attn_implementation="sdpa")
     if source.gguf_file:
         _forget_quantisation(model)
     model = model.to(device).eval().requires_grad_(False)
-    return LoadedModel(model, tokenizer, family, widths, device, _digest(folder, source))
+    return LoadedModel(model, tokenizer, family, widths, device, _digest(locate(source), source))
 
 
-def load_saved(folder: Path, source: ModelSource, device: torch.device) -> tuple[Any, Any, Family]:
+@quiet()
+def load_saved(source: ModelSource, device: torch.device) -> tuple[Any, Any, Family]:
     """A saved model, pruned or dense, with its tokenizer and family, on a device.
 
     Raises:
-        InvalidModelError: transformers cannot load it, or it is of no family we know.
+        InvalidModelError: files are missing or cannot be read.
+        UnsupportedModelError: it is of no family we know.
     """
     register()
-    options: dict[str, Any] = {"gguf_file": source.gguf_file} if source.gguf_file else {}
-    dtype = "auto" if source.dtype == "auto" else getattr(torch, source.dtype)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise InvalidModelError(
-            f"transformers {transformers.__version__} cannot load it: {error}",
-            field="model.source",
-            value=str(folder),
-        ) from error
-    architecture = type(model).__name__.removeprefix("Bonsai")
-    family = FAMILIES.get(architecture) or Family(architecture)
+    model, tokenizer = _from_pretrained(source)
+    family = family_of({"architectures": [type(model).__name__.removeprefix("Bonsai")]})
     return model.to(device).eval(), tokenizer, family
 
 
@@ -129,8 +143,11 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+@quiet()
 def locate(source: ModelSource) -> Path:
     """The local folder of a model; a hub id is downloaded into the hub's cache first.
+
+    A relative path is a folder if there is one; otherwise it is taken for a hub id.
 
     Raises:
         InvalidModelError: the folder does not exist, or the hub does not give the model.
@@ -139,7 +156,17 @@ def locate(source: ModelSource) -> Path:
         folder = Path(source.source).expanduser().resolve()
         if not folder.is_dir():
             raise InvalidModelError(
-                "there is no such folder", field="model.source", value=source.source
+                "there is no such folder",
+                field="model.source",
+                value=source.source,
+                allowed="a folder, or a hub id such as owner/name",
+            )
+        if source.revision is not None:
+            raise InvalidModelError(
+                f"a revision belongs to a hub id, and {folder} is a folder",
+                field="model.revision",
+                value=source.revision,
+                cure="leave the revision out",
             )
         if source.gguf_file and not (folder / source.gguf_file).is_file():
             raise InvalidModelError(
@@ -159,8 +186,57 @@ def locate(source: ModelSource) -> Path:
             f"not a folder here, and the hub does not give it: {error}",
             field="model.source",
             value=source.source,
-            allowed="a folder (absolute, or starting with ./), or a hub id such as owner/name",
+            allowed="a folder, or a hub id such as owner/name",
+            cure="check the name; without a network, give the folder of a downloaded model",
         ) from error
+
+
+def _from_pretrained(source: ModelSource, **options: Any) -> tuple[Any, Any]:
+    """A model on the CPU, whole, and its tokenizer."""
+    folder = locate(source)
+    with _loading(source):
+        tokenizer = AutoTokenizer.from_pretrained(folder, **_options(source))
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=_torch_dtype(source),
+            use_safetensors=None if source.gguf_file else True,  # never a pickle
+            output_loading_info=True,
+            **options,
+            **_options(source),
+        )
+    if report["missing_keys"]:
+        # transformers goes on with random numbers in their place.
+        raise InvalidModelError(
+            f"its files lack weights: {', '.join(sorted(report['missing_keys']))}",
+            field="model.source",
+            value=source.source,
+            cure="get the model's files again: some are missing, or of another model",
+        )
+    return model, tokenizer
+
+
+@contextlib.contextmanager
+def _loading(source: ModelSource) -> Iterator[None]:
+    """Turns the many errors of transformers for files it cannot read into ours."""
+    # The reader of GGUF files shows a bar that has no switch.
+    screen = contextlib.redirect_stderr(io.StringIO()) if source.gguf_file else None
+    try:
+        with screen or contextlib.nullcontext():
+            yield
+    except _UNREADABLE as error:
+        raise InvalidModelError(
+            f"transformers {transformers.__version__} cannot load it: {error}",
+            field="model.source",
+            value=source.source,
+            cure="check the folder's files; they must load with AutoModelForCausalLM, from "
+            "safetensors or GGUF, without code of their own",
+        ) from error
+
+
+def _options(source: ModelSource) -> dict[str, Any]:
+    """Of every call that reads a model's files."""
+    options: dict[str, Any] = {"trust_remote_code": False}
+    return options | ({"gguf_file": source.gguf_file} if source.gguf_file else {})
 
 
 def _architectures(config: Any) -> list[str]:

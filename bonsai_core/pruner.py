@@ -23,6 +23,7 @@ from bonsai_core.gates import Units, gates_of
 from bonsai_core.ledger import Ledger, RoundRecord, Tensors
 from bonsai_core.masks import applied
 from bonsai_core.models import (
+    dense_config,
     device_named,
     load,
     non_embedding_parameters,
@@ -82,6 +83,7 @@ def prune(
         Stopped: `stop` said so; a later call with the same ledger goes on.
     """
     started = time.perf_counter()
+    output = output.expanduser().resolve()
     require_free(output)
     run = _Run(request, ledger, listener, stop, device_named(device))
     rounds = run.rounds()
@@ -126,11 +128,10 @@ class _Run:
         self.ledger = ledger
         self.listener = listener
         self.stop = stop
-        self.loaded = load(request.model, device)
-        config = self.loaded.model.config.to_dict()
-        config["architectures"] = [self.loaded.family.architecture]
-        reachable = reachable_sparsity(config, request.pruning.align)
+        # Before the weights, which may take minutes.
+        reachable = reachable_sparsity(dense_config(request.model), request.pruning.align)
         require_reachable(request.target.sparsity, reachable)
+        self.loaded = load(request.model, device)
         self.gates = gates_of(self.loaded.model, self.loaded.family, self.loaded.widths)
         self.parameters_before = parameters(self.loaded.model)
         self.total = non_embedding_parameters(self.loaded.model)
@@ -264,7 +265,8 @@ class _Run:
         )
 
     def _utility(self) -> float:
-        nll = mean_nll(self.loaded.model, self.loaded.family, self.sequences)
+        sequences = self.sequences[: self.request.pruning.samples_per_mask]
+        nll = mean_nll(self.loaded.model, self.loaded.family, sequences)
         if self.request.pruning.utility is Utility.PERPLEXITY:
             return -perplexity_of(nll)
         return -nll

@@ -78,7 +78,7 @@ def choose_candidates(
     while True:
         counts = _counts(shapes, scores, share, layout, align)
         price = sum(c * s.price for c, s in zip(counts, shapes, strict=True))
-        if price >= 2 * budget or share >= 1.0:
+        if price >= budget or share >= 1.0:
             break
         share = min(1.0, share * 1.25)
     return [
@@ -104,14 +104,17 @@ def _counts(
             # A step takes units from every gate, so all of them offer the same number.
             whole = [round(min(exact))] * len(gates)
         else:
-            whole = _rounded(gates, exact, scores)
+            limits = [removable(shapes[g], align) for g in gates]
+            whole = _rounded(gates, exact, scores, limits)
         for gate, count in zip(gates, whole, strict=True):
             shape = shapes[gate]
             counts[gate] = _aligned(count, shape, align)
     return counts
 
 
-def _rounded(gates: list[int], exact: list[float], scores: Sequence[Floats]) -> list[int]:
+def _rounded(
+    gates: list[int], exact: list[float], scores: Sequence[Floats], limits: list[int]
+) -> list[int]:
     """Whole numbers with the sum of `exact`; spare ones go where the next unit is weakest."""
     whole = [int(value) for value in exact]
     spare = round(sum(exact)) - sum(whole)
@@ -119,7 +122,7 @@ def _rounded(gates: list[int], exact: list[float], scores: Sequence[Floats]) -> 
     for position, gate in enumerate(gates):
         ordered = np.sort(scores[gate])
         mean = ordered.mean()
-        if whole[position] < len(ordered):
+        if whole[position] < limits[position]:
             relative.append((ordered[whole[position]] / mean if mean else 0.0, position))
     for _, position in sorted(relative)[:spare]:
         whole[position] += 1

@@ -38,25 +38,22 @@ def configure(
     context: typer.Context,
     url: Annotated[
         str | None,
-        typer.Option(envvar="BONSAI_URL", help=f"Address of the service [default: {DEFAULT_URL}]"),
+        typer.Option(envvar="BONSAI_URL", help=f"Address of the service (default {DEFAULT_URL})"),
     ] = None,
 ) -> None:
     """Take what all commands share."""
     context.obj = url
 
 
-for _name, _command in {
-    "up": local_commands.up,
-    "submit": job_commands.submit,
-    "list": job_commands.list_jobs,
-    "show": job_commands.show,
-    "watch": job_commands.watch,
-    "cancel": job_commands.cancel,
-    "download": job_commands.download,
-    "prune": local_commands.prune,
-    "evaluate": local_commands.evaluate,
-}.items():
-    app.command(_name)(_command)
+app.command("up")(local_commands.up)
+app.command("submit")(job_commands.submit)
+app.command("list")(job_commands.list_jobs)
+app.command("show")(job_commands.show)
+app.command("watch")(job_commands.watch)
+app.command("cancel")(job_commands.cancel)
+app.command("download")(job_commands.download)
+app.command("prune")(local_commands.prune)
+app.command("evaluate")(local_commands.evaluate)
 
 
 def main() -> None:

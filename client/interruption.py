@@ -30,6 +30,7 @@ class Interruption:
         signal.signal(signal.SIGINT, self._before)
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
         if self.wished:
             # Nothing is lost: the ledger is written mask by mask. The cursor comes back.
             os.write(2, b"\x1b[?25h" if os.isatty(2) else b"")

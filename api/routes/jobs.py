@@ -48,7 +48,7 @@ EXAMPLE: dict[str, Any] = {
 }
 _SHORT_EXAMPLE = {key: EXAMPLE[key] for key in ("model", "calibration", "target")}
 _EXAMPLES = {
-    "all": Example(summary="Every field, most at their defaults", value=EXAMPLE),
+    "all": Example(summary="With the pruning spelled out, at its defaults", value=EXAMPLE),
     "short": Example(summary="What must be said", value=_SHORT_EXAMPLE),
 }
 

@@ -55,8 +55,9 @@ def test_a_submitted_job_is_answered_whole(client: TestClient, body: dict[str, A
     }
 
 
-def test_the_documented_example_is_valid() -> None:
-    assert JobRequest.model_validate(EXAMPLE).model_dump(mode="json") == EXAMPLE
+def test_the_documented_example_is_taken_as_it_says() -> None:
+    taken = JobRequest.model_validate(EXAMPLE)
+    assert taken.model_dump(mode="json", exclude_unset=True) == EXAMPLE
 
 
 def test_the_doorbell_rings_with_the_id_of_the_job(

@@ -81,6 +81,15 @@ class Service:
             time.sleep(0.02)
         return job
 
+    def wait_evaluated(self, job_id: UUID, masks: int) -> None:
+        self.wait(job_id, lambda _: self.evaluated(job_id) >= masks)
+
+    def wait_attempt(self, job_id: UUID, number: int) -> None:
+        self.wait(job_id, lambda job: job.attempts >= number)
+
+    def wait_attempt_end(self, job_id: UUID, number: int) -> None:
+        self.wait(job_id, lambda job: job.fencing_token is None or job.attempts > number)
+
     def wait_final(self, job_id: UUID) -> Job:
         return self.wait(job_id, lambda job: job.finished_at is not None)
 

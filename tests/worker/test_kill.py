@@ -21,11 +21,6 @@ SEED = 20402
 MASKS = 300
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
-    return {}
-
-
 def expected_digests(request: JobRequest, folder: Path) -> dict[str, str]:
     """What a run that nobody disturbs gives: file names and digests."""
     core = PruneRequest.model_validate(request.model_dump(include=set(PruneRequest.model_fields)))
@@ -78,13 +73,12 @@ def test_a_job_killed_at_random_moments_ends_with_the_bytes_of_an_undisturbed_ru
     job_id = service.submit(request)
 
     for point, kill in zip(points, kills, strict=True):
-        service.wait(
-            job_id, lambda job: bool(job.finished_at) or service.evaluated(job_id) >= point
-        )
+        service.wait_evaluated(job_id, point)
+        attempt = service.store.show(job_id).attempts
+        time.sleep(chance.random() * 0.3)
         kill(service)
         # The next kill must hit the attempt that goes on, not the one just killed.
-        attempt = service.store.show(job_id).attempts
-        service.wait(job_id, lambda job: bool(job.finished_at) or job.attempts > attempt)
+        service.wait_attempt(job_id, attempt + 1)
 
     job = service.wait_final(job_id)
     assert job.state == "succeeded", job.error
@@ -99,7 +93,7 @@ def test_a_child_dies_with_its_worker(
 ) -> None:
     worker = service.start_worker()
     job_id = service.submit(request_for())
-    service.wait(job_id, lambda _: service.evaluated(job_id) > 0)
+    service.wait_evaluated(job_id, 1)
     children = children_of(worker.pid)
     assert len(children) == 1
     worker.kill()

@@ -55,7 +55,7 @@ def test_cancel_of_a_running_job_is_seen_between_two_masks(
 ) -> None:
     worker = service.start_worker()
     job_id = service.submit(request_for(masks_per_round=20_000))
-    service.wait(job_id, lambda _: service.evaluated(job_id) > 3)
+    service.wait_evaluated(job_id, 4)
     service.store.cancel(job_id)
     job = service.wait_final(job_id)
     assert job.state == JobState.CANCELLED
@@ -69,7 +69,7 @@ def test_sigterm_gives_the_job_back_within_seconds_and_another_worker_goes_on(
 ) -> None:
     worker = service.start_worker()
     job_id = service.submit(request_for())
-    service.wait(job_id, lambda _: service.evaluated(job_id) > 3)
+    service.wait_evaluated(job_id, 4)
     started = time.monotonic()
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(20) == 0

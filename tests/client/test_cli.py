@@ -1,0 +1,286 @@
+"""The command line against the real service."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from bonsai_core.config import CalibrationSource, DType, Layout, Prior, Pruning, Utility
+from client import Client, Job
+from client.cli import app
+from jobs.progress import Progress, Stage
+from tests.fake_worker import FakeWorker
+
+Bonsai = Callable[..., Result]
+COMMANDS = ["up", "submit", "list", "show", "watch", "cancel", "download", "prune", "evaluate"]
+
+
+@pytest.fixture
+def job(client: Client, body: dict[str, Any]) -> Job:
+    return client.submit(body, name="small")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_a_help_text(command: str) -> None:
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) > 5
+
+
+def test_the_help_names_every_command() -> None:
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["--help"])
+    assert all(f" {command} " in result.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["submit", "prune"])
+def test_the_help_names_every_option_and_choice(command: str) -> None:
+    result = CliRunner(env={"COLUMNS": "250"}).invoke(app, [command, "--help"])
+    text = " ".join(result.stdout.split())
+    for choices in (Prior, Utility, Layout, DType):
+        assert all(str(choice) in text for choice in choices)
+    for model in (Pruning, CalibrationSource):
+        fields = set(model.model_fields) - {"source"}
+        assert all(f"--{name.replace('_', '-')} " in text for name in fields)
+
+
+def test_submit_sends_every_option(
+    bonsai: Bonsai, client: Client, model_folder: Path, text_file: Path
+) -> None:
+    result = bonsai(
+        "submit",
+        str(model_folder),
+        *("--calibration", str(text_file), "--sparsity", "0.3", "--name", "small"),
+        *("--label", "team=search", "--label", "note=a=b", "--dtype", "float32"),
+        *("--samples", "4", "--sequence-length", "64", "--prior", "random"),
+        *("--utility", "perplexity", "--masks-per-round", "8", "--sparsity-per-round", "0.1"),
+        *("--samples-per-mask", "2"),
+        *("--layout", "uniform", "--align", "8", "--no-refit", "--seed", "7"),
+    )
+    assert result.exit_code == 0, result.output
+    job = client.job(result.stdout.strip())
+    assert (job.name, job.labels) == ("small", {"team": "search", "note": "a=b"})
+    assert job.request == {
+        "name": "small",
+        "labels": {"team": "search", "note": "a=b"},
+        "model": {
+            "source": str(model_folder),
+            "revision": None,
+            "gguf_file": None,
+            "dtype": "float32",
+        },
+        "calibration": {"source": str(text_file), "samples": 4, "sequence_length": 64},
+        "target": {"sparsity": 0.3},
+        "pruning": {
+            "prior": "random",
+            "utility": "perplexity",
+            "masks_per_round": 8,
+            "samples_per_mask": 2,
+            "sparsity_per_round": 0.1,
+            "layout": "uniform",
+            "align": 8,
+            "refit": False,
+            "seed": 7,
+        },
+    }
+
+
+def test_submit_makes_local_paths_absolute(
+    bonsai: Bonsai,
+    client: Client,
+    model_folder: Path,
+    text_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(model_folder.parent)
+    (model_folder / "small.gguf").touch()
+    samples = ("--samples", "1", "--sequence-length", "64")
+    for given in ("model", "./model", "model/small.gguf"):
+        result = bonsai(
+            *("submit", given, "--calibration", "text.txt", "--sparsity", "0.3"), *samples
+        )
+        assert result.exit_code == 0, result.output
+        job = client.job(result.stdout.strip())
+        assert job.request["model"]["source"] == str(model_folder)
+        assert job.request["calibration"]["source"] == str(text_file)
+        expected = "small.gguf" if given.endswith("gguf") else None
+        assert job.request["model"]["gguf_file"] == expected
+
+
+def test_a_refused_job_is_explained(bonsai: Bonsai, model_folder: Path, text_file: Path) -> None:
+    result = bonsai(
+        *("submit", str(model_folder), "--calibration", str(text_file), "--sparsity", "0.99"),
+        *("--samples", "1", "--sequence-length", "64"),
+    )
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "/target/sparsity" in result.stderr
+    assert "up to 0." in result.stderr
+
+
+def test_usage_errors_have_exit_code_2(bonsai: Bonsai) -> None:
+    assert bonsai("submit").exit_code == 2
+    assert bonsai("paint").exit_code == 2
+    assert bonsai("up", "--port", "0").exit_code == 2
+
+
+def test_a_bad_label_is_explained(bonsai: Bonsai) -> None:
+    result = bonsai("submit", "a/b", "--calibration", "c", "--sparsity", "0.1", "--label", "x")
+    assert result.exit_code == 1
+    assert "key=value" in result.stderr
+
+
+def test_list_shows_a_line_for_each_job(bonsai: Bonsai, job: Job) -> None:
+    result = bonsai("list")
+    assert result.exit_code == 0
+    line = next(line for line in result.stdout.splitlines() if job.id[:8] in line)
+    assert "small" in line
+    assert "queued" in line
+    assert bonsai("list", "--state", "failed").stdout.strip() == "no jobs"
+    assert bonsai("list", "--state", "odd").exit_code == 1
+
+
+def test_json_is_all_there_is_on_standard_output(bonsai: Bonsai, job: Job) -> None:
+    shown = json.loads(bonsai("show", job.id, "--json").stdout)
+    assert (shown["id"], shown["request"]) == (job.id, job.request)
+    listed = json.loads(bonsai("list", "--json").stdout)
+    assert [item["id"] for item in listed] == [job.id]
+
+
+def test_show_takes_the_beginning_of_an_id(bonsai: Bonsai, job: Job, worker: FakeWorker) -> None:
+    worker.fail(worker.claim())
+    result = bonsai("show", job.id[:6])
+    assert result.exit_code == 0
+    assert job.id in result.stdout
+    assert "broken_numerics" in result.stdout
+
+
+def test_a_beginning_must_name_one_job(
+    bonsai: Bonsai, client: Client, body: dict[str, Any], job: Job
+) -> None:
+    beginnings = {job.id[0]}
+    while True:
+        other = client.submit(body)
+        if other.id[0] in beginnings:
+            break
+        beginnings.add(other.id[0])
+    result = bonsai("show", other.id[0])
+    assert result.exit_code == 1
+    assert other.id in result.stderr
+    missing = bonsai("show", "zzz")
+    assert missing.exit_code == 1
+    assert "bonsai list" in missing.stderr
+
+
+def test_cancel_tells_the_state(bonsai: Bonsai, job: Job, worker: FakeWorker) -> None:
+    worker.claim()
+    result = bonsai("cancel", job.id[:8])
+    assert result.stdout.strip() == f"{job.id} running (cancel requested)"
+
+
+@pytest.mark.parametrize(("end", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 2)])
+def test_watch_ends_with_the_code_of_the_state(
+    bonsai: Bonsai, client: Client, job: Job, worker: FakeWorker, end: str, code: int
+) -> None:
+    claim = worker.claim()
+    progress = Progress(
+        stage=Stage.PRUNING,
+        round=2,
+        rounds=6,
+        masks_evaluated=3,
+        masks_per_round=8,
+        sparsity=0.05,
+        perplexity_before=17.25,
+        perplexity=18.5,
+        seconds_left=95,
+    )
+    worker.progress(claim, progress)
+    if end == "succeeded":
+        worker.succeed(claim, {})
+    elif end == "failed":
+        worker.fail(claim)
+    else:
+        client.cancel(job.id)
+        worker.cancelled(claim)
+    result = bonsai("watch", job.id)
+    assert result.exit_code == code
+    assert end in result.stderr
+    assert "perplexity 17.25 -> 18.50" in result.stderr
+    assert result.stdout == ""
+    assert ("broken_numerics" in result.stderr) == (end == "failed")
+
+
+def test_watch_shows_progress_while_it_comes(
+    bonsai: Bonsai, job: Job, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = worker.claim()
+    looks = iter(range(100))
+
+    def work(seconds: float) -> None:
+        number = next(looks)
+        if number < 2:
+            worker.progress(claim, Progress(stage=Stage.PRUNING, round=number + 1, rounds=2))
+        else:
+            worker.succeed(claim, {})
+
+    monkeypatch.setattr("client.service.time.sleep", work)
+    lines = bonsai("watch", job.id).stderr.splitlines()
+    assert [line for line in lines if "round 1/2" in line]
+    assert [line for line in lines if "round 2/2" in line]
+    assert lines[-1].startswith("succeeded")
+
+
+def test_submit_can_watch(
+    bonsai: Bonsai,
+    model_folder: Path,
+    text_file: Path,
+    worker: FakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("client.service.time.sleep", lambda _: worker.fail(worker.claim()))
+    result = bonsai(
+        *("submit", str(model_folder), "--calibration", str(text_file), "--sparsity", "0.3"),
+        *("--samples", "1", "--sequence-length", "64", "--watch"),
+    )
+    assert result.exit_code == 1
+    assert len(result.stdout.strip()) == 36
+
+
+def test_download_brings_the_files(
+    bonsai: Bonsai, job: Job, worker: FakeWorker, tmp_path: Path
+) -> None:
+    early = bonsai("download", job.id, "--output", str(tmp_path / "got"))
+    assert early.exit_code == 1
+    assert "queued" in early.stderr
+    worker.succeed(worker.claim(), {"model.safetensors": b"weights", "report.json": b"{}"})
+    result = bonsai("download", job.id, "--output", str(tmp_path / "got"))
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "got" / "model.safetensors").read_bytes() == b"weights"
+    assert "2 files" in result.stdout
+
+
+def test_a_service_that_is_away_is_said_to_be() -> None:
+    result = CliRunner().invoke(app, ["--url", "http://127.0.0.1:1", "list"])
+    assert result.exit_code == 1
+    assert "bonsai up" in result.stderr
+
+
+def test_listing_jobs_loads_nothing_heavy(url: str) -> None:
+    program = (
+        "import sys\n"
+        "from client.cli import main\n"
+        f"sys.argv = ['bonsai', '--url', '{url}', 'list']\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code\n"
+        "ours = {'api', 'worker', 'jobs', 'bonsai_core', 'migrations'}\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'sqlalchemy', 'celery', 'fastapi', 'redis'}\n"
+        "loaded = (ours | heavy) & {name.split('.')[0] for name in sys.modules}\n"
+        "assert not loaded, loaded\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)

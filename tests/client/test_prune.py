@@ -1,0 +1,157 @@
+"""`bonsai prune` and `bonsai evaluate`: the real algorithm on tiny models, in the command."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from client.cli import app
+from tests.tiny_models import tiny_model, tiny_text
+
+BONSAI = [sys.executable, "-c", "from client.cli import main; main()"]
+
+
+def bonsai(*arguments: str) -> Result:
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, arguments)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_text(tmp_path_factory.mktemp("text") / "text.txt")
+
+
+def arguments(model: Path, text: Path, output: Path, masks: int = 8) -> Sequence[str]:
+    return (
+        *("prune", str(model), "--sparsity", "0.3", "--sparsity-per-round", "0.15"),
+        *("--calibration", str(text), "--samples", "4", "--sequence-length", "64"),
+        *("--masks-per-round", str(masks), "--device", "cpu", "--output", str(output)),
+    )
+
+
+def test_prune_leaves_a_smaller_model_and_no_ledger(
+    model: Path, text: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "smaller"
+    result = bonsai(*arguments(model, text, output))
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["smaller"]
+    assert (output / "config.json").is_file()
+    assert str(output) in result.stdout
+    assert "parameters" in result.stdout
+    assert "round 1/" in result.stderr
+    again = bonsai(*arguments(model, text, output))
+    assert again.exit_code == 1
+    assert "is not empty" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "field"),
+    [
+        ("--masks-per-round", "7", "pruning.masks_per_round"),
+        ("--prior", "guess", "pruning.prior"),
+        ("--sparsity", "0.99", "target.sparsity"),
+        ("--samples", "4000", "calibration.source"),
+    ],
+)
+def test_a_wish_that_cannot_be_met_names_its_field(
+    model: Path, text: Path, tmp_path: Path, option: str, value: str, field: str
+) -> None:
+    result = bonsai(*arguments(model, text, tmp_path / "smaller"), option, value)
+    assert result.exit_code == 1
+    assert field in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def interrupt(command: Sequence[str], times: int) -> subprocess.CompletedProcess[str]:
+    """Run the command, and press Ctrl-C so often once its first round has ended."""
+    process = subprocess.Popen(
+        [*BONSAI, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if line.startswith("round 1/"):
+            break
+    for _ in range(times):
+        os.kill(process.pid, signal.SIGINT)
+        # Two signals of one kind that wait together are one.
+        if times > 1:
+            seen.append(process.stderr.readline())
+    rest_out, rest_err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(
+        command, process.returncode, rest_out, "".join(seen) + rest_err
+    )
+
+
+def test_an_interrupted_prune_is_resumed_to_the_same_model(
+    model: Path, text: Path, tmp_path: Path
+) -> None:
+    output, whole = tmp_path / "smaller", tmp_path / "whole"
+    command = arguments(model, text, output, masks=400)
+    stopped = interrupt(command, times=1)
+    assert stopped.returncode == 130, stopped.stderr
+    assert "--resume" in stopped.stderr
+    assert not output.exists()
+    assert (tmp_path / "smaller.ledger").is_dir()
+
+    refused = bonsai(*command)
+    assert refused.exit_code == 1
+    assert "--resume" in refused.stderr
+
+    resumed = bonsai(*command, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert not (tmp_path / "smaller.ledger").exists()
+    assert bonsai(*arguments(model, text, whole, masks=400)).exit_code == 0
+    assert (output / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_a_second_interrupt_leaves_at_once(model: Path, text: Path, tmp_path: Path) -> None:
+    stopped = interrupt(arguments(model, text, tmp_path / "smaller", masks=20_000), times=2)
+    assert stopped.returncode == 130
+    assert "again leaves at once" in stopped.stderr
+
+
+def test_resuming_nothing_starts_anew(model: Path, text: Path, tmp_path: Path) -> None:
+    result = bonsai(*arguments(model, text, tmp_path / "smaller"), "--resume")
+    assert result.exit_code == 0, result.output
+    assert "nothing to resume" in result.stderr
+
+
+def test_evaluate_prints_the_measurement(model: Path, text: Path) -> None:
+    command = ("evaluate", str(model), "--text", str(text), "--window", "64", "--windows", "4")
+    result = bonsai(*command, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert "perplexity" in result.stdout
+    assert "4 windows of 64 tokens" in result.stdout
+    measured = json.loads(bonsai(*command, "--device", "cpu", "--json").stdout)
+    assert (measured["windows"], measured["window"], measured["tokens"]) == (4, 64, 252)
+    assert measured["perplexity"] > 1
+    assert len(measured["text_sha256"]) == 64
+
+
+def test_evaluate_takes_the_whole_text_for_0_windows(model: Path, text: Path) -> None:
+    command = ("evaluate", str(model), "--text", str(text), "--window", "64", "--windows", "0")
+    measured = json.loads(bonsai(*command, "--device", "cpu", "--json").stdout)
+    assert measured["windows"] == text.stat().st_size // 64
+
+
+@pytest.mark.parametrize("wrong", [("--text", "/nowhere.txt"), ("--dtype", "int3")])
+def test_evaluate_names_what_is_wrong(model: Path, text: Path, wrong: tuple[str, str]) -> None:
+    result = bonsai("evaluate", str(model), "--text", str(text), *wrong)
+    assert result.exit_code == 1
+    assert wrong[1] in result.stderr or "dtype" in result.stderr
+    assert "Traceback" not in result.stderr
