@@ -14,6 +14,7 @@ from torch import Tensor
 from bonsai_core.calibration import read_text, tokenize
 from bonsai_core.config import ModelSource
 from bonsai_core.errors import BrokenNumericsError, InvalidCalibrationError
+from bonsai_core.events import GoOn, regardless
 from bonsai_core.families import Family
 from bonsai_core.models import (
     device_named,
@@ -50,13 +51,14 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def mean_nll(model: Any, family: Family, sequences: Tensor) -> float:
+def mean_nll(model: Any, family: Family, sequences: Tensor, go_on: GoOn = regardless) -> float:
     """Mean negative log-likelihood of each token given those before it, in nats.
 
     Args:
         model: a causal language model in evaluation mode.
         family: where its backbone and head are.
         sequences: [N, S] int64 token ids on the model's device; S >= 2.
+        go_on: called before each forward pass.
 
     Returns:
         The mean over N * (S - 1) predictions; summed in float64, softmax in float32.
@@ -69,6 +71,7 @@ def mean_nll(model: Any, family: Family, sequences: Tensor) -> float:
     batch = max(1, _TOKENS_PER_FORWARD[device] // sequences.shape[1])
     total = torch.zeros((), dtype=torch.float64, device=sequences.device)
     for part in torch.split(sequences, batch):
+        go_on()
         hidden = backbone(input_ids=part, use_cache=False).last_hidden_state[:, :-1]
         hidden, labels = hidden.flatten(0, 1), part[:, 1:].flatten()
         chunk = _POSITIONS_PER_CHUNK[device]

@@ -71,3 +71,10 @@ Listener = Callable[[Event], None]
 
 Stop = Callable[[], bool]
 """Asked between two forward passes; True ends the run with `Stopped`."""
+
+GoOn = Callable[[], None]
+"""Called before each forward pass; raises `Stopped` where the run shall end."""
+
+
+def regardless() -> None:
+    """A `GoOn` that never ends anything."""

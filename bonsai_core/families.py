@@ -64,6 +64,7 @@ ATTENTION = GatePattern(
 BIASED_ATTENTION = replace(
     ATTENTION,
     producers=tuple(replace(producer, has_bias=True) for producer in ATTENTION.producers),
+    bias_key="",
 )
 MLP = GatePattern(
     kind=GateKind.MLP,

@@ -11,13 +11,7 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    StrictDataclassError,
-)
-from safetensors import SafetensorError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -27,17 +21,6 @@ from bonsai_core.errors import InvalidModelError, UnavailableDeviceError
 from bonsai_core.families import Family, Widths, family_of, widths_of
 from bonsai_core.quiet import quiet
 from bonsai_core.registration import register
-
-_UNREADABLE = (
-    ImportError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    SafetensorError,
-    StrictDataclassError,
-    TypeError,
-    ValueError,
-)
 
 # Only what a prune reads: no pickled weights, no other frameworks' files.
 _HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
@@ -223,7 +206,9 @@ def _loading(source: ModelSource) -> Iterator[None]:
     try:
         with screen or contextlib.nullcontext():
             yield
-    except _UNREADABLE as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # tokenizers raise no kind more special than this
         raise InvalidModelError(
             f"transformers {transformers.__version__} cannot load it: {error}",
             field="model.source",

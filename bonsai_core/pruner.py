@@ -33,7 +33,7 @@ from bonsai_core.priors import unit_scores
 from bonsai_core.recipe import Bonsai, Decision, Recipe, Situation, Trials
 from bonsai_core.refit import refitted
 from bonsai_core.seeds import generator
-from bonsai_core.selection import GateShape
+from bonsai_core.selection import GateShape, removable, trimmed
 from bonsai_core.statistics import column_statistics
 from bonsai_core.surgery import cut
 
@@ -133,8 +133,10 @@ class _Run:
         require_reachable(request.target.sparsity, reachable)
         self.loaded = load(request.model, device)
         self.gates = gates_of(self.loaded.model, self.loaded.family, self.loaded.widths)
+        self.dense_shapes = self._shapes()
         self.parameters_before = parameters(self.loaded.model)
         self.total = non_embedding_parameters(self.loaded.model)
+        self._require_room_to_trim()
         self.removed = 0
         self.masks_evaluated = 0
         batch = calibration_batch(request.calibration, self.loaded.tokenizer, request.pruning.seed)
@@ -175,7 +177,7 @@ class _Run:
     def _score(self, number: int) -> Tensors:
         """The prior of every unit still there, from one pass; [U] per gate."""
         pruning = self.request.pruning
-        statistics = column_statistics(self._backbone(), self.gates, self.sequences)
+        statistics = column_statistics(self._backbone(), self.gates, self.sequences, self._go_on)
         random = generator(pruning.seed, number, "prior")
         return {
             gate.name: torch.from_numpy(
@@ -187,10 +189,13 @@ class _Run:
     def _situation(self, number: int, prior: Tensors) -> Situation:
         return Situation(
             round=number,
-            shapes=[GateShape(gate.kind, gate.units, gate.price) for gate in self.gates],
+            shapes=self._shapes(),
             scores=[prior[gate.name].numpy() for gate in self.gates],
             budget=min(self._step(), self._goal() - self.removed),
         )
+
+    def _shapes(self) -> list[GateShape]:
+        return [GateShape(gate.kind, gate.units, gate.price) for gate in self.gates]
 
     def _try(self, number: int, trials: Trials) -> NDArray[np.float64]:
         """The utility of every trial, [M]: from the ledger, or measured now and written to it."""
@@ -214,7 +219,9 @@ class _Run:
         """Cut what was decided, repaired if asked for; the repaired weights by gate name."""
         weights: Tensors = {}
         if self.request.pruning.refit:
-            weights = refitted(self._backbone(), self.gates, decision.removed, self.sequences)
+            weights = refitted(
+                self._backbone(), self.gates, decision.removed, self.sequences, self._go_on
+            )
         self._apply(decision.removed, weights)
         return weights
 
@@ -266,16 +273,22 @@ class _Run:
 
     def _utility(self) -> float:
         sequences = self.sequences[: self.request.pruning.samples_per_mask]
-        nll = mean_nll(self.loaded.model, self.loaded.family, sequences)
+        nll = self._nll(sequences)
         if self.request.pruning.utility is Utility.PERPLEXITY:
             return -perplexity_of(nll)
         return -nll
 
+    def _nll(self, sequences: torch.Tensor) -> float:
+        return mean_nll(self.loaded.model, self.loaded.family, sequences, self._go_on)
+
     def _perplexity(self) -> float:
-        return perplexity_of(mean_nll(self.loaded.model, self.loaded.family, self.sequences))
+        return perplexity_of(self._nll(self.sequences))
 
     def _goal(self) -> int:
-        return math.ceil(self.request.target.sparsity * self.total)
+        """Parameters to remove; rounding must not ask for one more than can go."""
+        align = self.request.pruning.align
+        most = sum(removable(shape, align) * shape.price for shape in self.dense_shapes)
+        return min(most, math.ceil(self.request.target.sparsity * self.total))
 
     def _step(self) -> int:
         return math.ceil(self.request.pruning.sparsity_per_round * self.total)
@@ -289,6 +302,19 @@ class _Run:
     def _go_on(self) -> None:
         if self.stop():
             raise Stopped("stopped between two forward passes; the ledger is whole")
+
+    def _require_room_to_trim(self) -> None:
+        align = self.request.pruning.align
+        least = sum(trimmed(shape, align) * shape.price for shape in self.dense_shapes)
+        if least > self._goal():
+            raise UnreachableTargetError(
+                f"bringing every MLP's {self.loaded.widths.channels} channels to a multiple of "
+                f"pruning.align ({align}) removes more",
+                field="target.sparsity",
+                value=self.request.target.sparsity,
+                allowed=f"from {math.ceil(least / self.total * 1e4) / 1e4}",
+                cure=f"ask for more, or use an align that divides {self.loaded.widths.channels}",
+            )
 
     def _fingerprint(self) -> str:
         """Digest of all that decides the result, apart from versions and the kind of device."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bonsai_core.errors import BrokenNumericsError
+from bonsai_core.events import GoOn, regardless
 from bonsai_core.gates import Gate, Units
 from bonsai_core.statistics import forward_all, listening
 
@@ -26,7 +27,11 @@ _GRAM_BYTES_AT_ONCE = 2 * 2**30
 
 @torch.inference_mode()
 def refitted(
-    backbone: nn.Module, gates: Sequence[Gate], absent: Sequence[Units], sequences: Tensor
+    backbone: nn.Module,
+    gates: Sequence[Gate],
+    absent: Sequence[Units],
+    sequences: Tensor,
+    go_on: GoOn = regardless,
 ) -> dict[str, Tensor]:
     """New weights of the output projections that lose columns, by gate name; [D, kept C].
 
@@ -37,6 +42,7 @@ def refitted(
         gates: all gates.
         absent: per gate, the units that will be cut.
         sequences: calibration tokens [N, S] on the model's device.
+        go_on: called before each forward pass.
 
     Raises:
         BrokenNumericsError: the activations of a gate are not finite.
@@ -44,7 +50,7 @@ def refitted(
     losing = [(gate, units) for gate, units in zip(gates, absent, strict=True) if len(units)]
     weights: dict[str, Tensor] = {}
     for group in _groups(losing):
-        grams = _gram_matrices(backbone, [gate for gate, _ in group], sequences)
+        grams = _gram_matrices(backbone, [gate for gate, _ in group], sequences, go_on)
         for gate, units in group:
             weights[gate.name] = _solve(gate, units, grams.pop(0))
     return weights
@@ -63,7 +69,9 @@ def _groups(losing: list[tuple[Gate, Units]]) -> list[list[tuple[Gate, Units]]]:
     return groups
 
 
-def _gram_matrices(backbone: nn.Module, gates: Sequence[Gate], sequences: Tensor) -> list[Tensor]:
+def _gram_matrices(
+    backbone: nn.Module, gates: Sequence[Gate], sequences: Tensor, go_on: GoOn
+) -> list[Tensor]:
     grams = [
         torch.zeros(g.output.in_features, g.output.in_features, device=sequences.device)
         for g in gates
@@ -74,7 +82,7 @@ def _gram_matrices(backbone: nn.Module, gates: Sequence[Gate], sequences: Tensor
         grams[index].addmm_(values.T, values)
 
     with listening(gates, add):
-        forward_all(backbone, sequences)
+        forward_all(backbone, sequences, go_on)
     return grams
 
 

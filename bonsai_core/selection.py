@@ -36,6 +36,8 @@ class Step:
     units: tuple[tuple[int, Units], ...]
     price: int
     importance: float
+    trims: bool = False
+    """Smaller than the others of its lane: it brings the width to a multiple of the block."""
 
 
 def block_of(shape: GateShape, align: int) -> int:
@@ -46,6 +48,11 @@ def block_of(shape: GateShape, align: int) -> int:
 def removable(shape: GateShape, align: int) -> int:
     """Units that may go at most: the gate keeps one block, and ends on a multiple of it."""
     return max(0, shape.units - block_of(shape, align))
+
+
+def trimmed(shape: GateShape, align: int) -> int:
+    """Units that go in any case, because the width ends on a multiple of the block."""
+    return shape.units % block_of(shape, align)
 
 
 def choose_candidates(
@@ -131,12 +138,8 @@ def _rounded(
 
 def _aligned(count: int, shape: GateShape, align: int) -> int:
     """`count` raised to whole blocks, so that the width can end on a multiple of the block."""
-    limit = removable(shape, align)
-    block = block_of(shape, align)
-    if count == 0 or block == 1:
-        return min(count, limit)
-    odd = shape.units % block
-    return min(limit, odd + -(-max(0, count - odd) // block) * block)
+    block, odd = block_of(shape, align), trimmed(shape, align)
+    return min(removable(shape, align), odd + -(-max(0, count - odd) // block) * block)
 
 
 def select(
@@ -154,20 +157,21 @@ def select(
         shapes: the gates.
         candidates: per gate, from `choose_candidates`.
         importance: per gate, of its candidates, in their order.
-        budget: parameters to remove; 0 or less removes nothing.
+        budget: parameters to remove.
         layout: of the result.
         align: of the result.
 
     Returns:
-        Per gate, ascending positions of the units that go. Together they cost at least the budget
-        and exceed it by less than the cheapest step left, unless the candidates cost less in all.
+        Per gate, ascending positions of the units that go. Widths that are no multiple of `align`
+        are trimmed whatever it costs; beyond that the units cost at least the budget and exceed it
+        by less than the cheapest step left, unless the candidates cost less in all.
     """
     lanes = _lanes(shapes, candidates, importance, layout, align)
+    chosen = [lane.pop(0) for lane in lanes if lane and lane[0].trims]
     heads = [(_rate(lane[0]), number, 0) for number, lane in enumerate(lanes) if lane]
     heapq.heapify(heads)
-    chosen: list[Step] = []
     too_large: list[Step] = []
-    left = budget
+    left = budget - sum(step.price for step in chosen)
     while heads and left > 0:
         _, number, place = heapq.heappop(heads)
         step = lanes[number][place]
@@ -227,7 +231,12 @@ def _lane(gate: int, shape: GateShape, units: Units, importance: Floats, align: 
         if len(part) < size:
             break  # not a whole block: the width would end between two multiples
         steps.append(
-            Step(((gate, units[part]),), size * shape.price, float(importance[part].sum()))
+            Step(
+                ((gate, units[part]),),
+                size * shape.price,
+                float(importance[part].sum()),
+                trims=size < block,
+            )
         )
         start += size
     return steps
@@ -238,4 +247,5 @@ def _together(steps: Sequence[Step]) -> Step:
         tuple(part for step in steps for part in step.units),
         sum(step.price for step in steps),
         sum(step.importance for step in steps),
+        trims=any(step.trims for step in steps),
     )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bonsai_core.events import GoOn, regardless
 from bonsai_core.gates import Gate
 
 _TOKENS_PER_FORWARD = 2048
@@ -24,7 +25,7 @@ class ColumnStatistics:
 
 @torch.inference_mode()
 def column_statistics(
-    backbone: nn.Module, gates: Sequence[Gate], sequences: Tensor
+    backbone: nn.Module, gates: Sequence[Gate], sequences: Tensor, go_on: GoOn = regardless
 ) -> list[ColumnStatistics]:
     """Moments of every gate's columns from one pass over `sequences` [N, S]; in order of gates."""
     sums = [torch.zeros(3, g.output.in_features, dtype=torch.float64) for g in gates]
@@ -38,7 +39,7 @@ def column_statistics(
         ).double()
 
     with listening(gates, add):
-        forward_all(backbone, sequences)
+        forward_all(backbone, sequences, go_on)
     tokens = sequences.numel()
     return [ColumnStatistics(*(total / tokens).cpu().unbind()) for total in sums]
 
@@ -60,7 +61,8 @@ def listening(gates: Sequence[Gate], hear: Callable[[int, Tensor], None]) -> Ite
             handle.remove()
 
 
-def forward_all(backbone: nn.Module, sequences: Tensor) -> None:
+def forward_all(backbone: nn.Module, sequences: Tensor, go_on: GoOn) -> None:
     """Run the backbone over sequences [N, S], a few at a time, for the sake of its hooks."""
     for part in torch.split(sequences, max(1, _TOKENS_PER_FORWARD // sequences.shape[1])):
+        go_on()
         backbone(input_ids=part, use_cache=False)

@@ -41,13 +41,13 @@ REQUEST: dict[str, Any] = {
     "target": {"sparsity": 0.2},
     "pruning": {
         "layout": "uniform",
-        "masks_per_round": 40,
+        "masks_per_round": 24,
         "samples_per_mask": 4,
         "sparsity_per_round": 0.1,
     },
 }
-CALIBRATION = {"samples": 64, "sequence_length": 256}
-WINDOW, WINDOWS = 512, 12
+CALIBRATION = {"samples": 32, "sequence_length": 256}
+WINDOW, WINDOWS = 512, 8
 READY_SECONDS = 60
 PASSES = 5
 
@@ -74,6 +74,8 @@ def main() -> int:
     transformers_logging.disable_progress_bar()
     folder = FOLDER.resolve()
     folder.mkdir(exist_ok=True)
+    # Ended from outside, it still stops the service.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     stages = Stages(console)
     with stages.stage("unpack the model"):
         dense = unpack_model(folder / "SmolLM2-135M-Instruct")

@@ -54,9 +54,7 @@ def tiny_model(
         pad_token_id=258,
         **settings,
     )
-    with torch.device("meta"):
-        model = model_class(config)
-    model = model.to_empty(device="cpu")
+    model = model_class(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -1,0 +1,78 @@
+"""What the displays show on a terminal."""
+
+from datetime import UTC, datetime
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from bonsai_core.events import MaskEvaluated, ModelLoaded, RoundFinished, RoundStarted
+from client import Job, Progress
+from client.progress import describe, job_display
+from client.prune_display import PruneDisplay
+from client.tables import duration
+
+RUNNING = {
+    "stage": "pruning",
+    "round": 2,
+    "rounds": 6,
+    "masks_evaluated": 30,
+    "masks_per_round": 200,
+    "sparsity": 0.05,
+    "perplexity_before": 17.0,
+    "perplexity": 18.25,
+    "seconds_left": 3725,
+}
+
+
+def a_job(state: str, **progress: Any) -> Job:
+    return Job(id="1", state=state, created_at=datetime.now(UTC), progress=Progress(**progress))
+
+
+def a_terminal() -> tuple[Console, StringIO]:
+    written = StringIO()
+    return Console(
+        file=written, force_terminal=True, color_system=None, highlight=False, width=120
+    ), written
+
+
+def test_a_running_job_has_two_bars() -> None:
+    console, written = a_terminal()
+    with job_display(console) as display:
+        display.show(a_job("queued"))
+        display.show(a_job("running", **RUNNING))
+    shown = written.getvalue()
+    assert "30/200" in shown
+    assert "1/6" in shown
+    assert "sparsity 0.050; perplexity 17.00 -> 18.25; about 1 h 02 min left" in shown
+
+
+def test_a_job_that_has_ended_shows_no_time_left() -> None:
+    assert describe(a_job("cancelled", **RUNNING)) == (
+        "cancelled; sparsity 0.050; perplexity 17.00 -> 18.25"
+    )
+    assert describe(a_job("queued")) == "queued"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.2, "0 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"), (7500, "2 h 05 min")],
+)
+def test_durations_are_for_people(seconds: float, expected: str) -> None:
+    assert duration(seconds) == expected
+
+
+def test_a_prune_shows_its_rounds_and_masks() -> None:
+    console, written = a_terminal()
+    with PruneDisplay(console) as display:
+        display.hear(ModelLoaded("LlamaForCausalLM", "cpu", "float32", 1500, 1000, 4, 17.0))
+        display.hear(RoundStarted(1, 4, 8, 3, 90, 0.0))
+        for trial in range(3, 8):
+            display.hear(MaskEvaluated(1, trial, -2.5, 0.1))
+        display.hear(RoundFinished(1, 4, 0.05, 18.0, 61.0))
+    shown = written.getvalue()
+    assert "LlamaForCausalLM on cpu in float32: 1,500 parameters" in shown
+    assert "round 1/4: sparsity 0.0500, perplexity 18.000, 1 min 01 s" in shown
+    assert "8/8" in shown
+    assert "1/4" in shown

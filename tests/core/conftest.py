@@ -1,0 +1,79 @@
+"""What tests of the core share: one thread, tiny models saved once, and short requests."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bonsai_core.config import PruneRequest
+from tests.tiny_models import ARCHITECTURES, tiny_model, tiny_text
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny matrices gain nothing from threads, and sums in one order are the same every time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+ModelBuilder = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> ModelBuilder:
+    """`tiny_model` with a memory: the same options give the same folder; nobody changes it."""
+    folders: dict[str, Path] = {}
+
+    def build(architecture: str = "LlamaForCausalLM", **options: Any) -> Path:
+        key = f"{architecture} {sorted(options.items())}"
+        if key not in folders:
+            folder = tmp_path_factory.mktemp("models") / architecture
+            folders[key] = tiny_model(folder, architecture, **options)
+        return folders[key]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_text(tmp_path_factory.mktemp("text") / "text.txt")
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def architecture(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def request_for(text: Path) -> Callable[..., PruneRequest]:
+    """A short prune of a model; options go to `pruning`."""
+
+    def build(model: Path, sparsity: float = 0.4, **pruning: Any) -> PruneRequest:
+        settings = {"masks_per_round": 8, "sparsity_per_round": 0.2} | pruning
+        return PruneRequest.model_validate(
+            {
+                "model": {"source": str(model)},
+                "calibration": {"source": str(text), "samples": 4, "sequence_length": 32},
+                "target": {"sparsity": sparsity},
+                "pruning": settings,
+            }
+        )
+
+    return build
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder, by name."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def umask() -> int:
+    """The umask of this process; tests run in one thread."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,111 @@
+"""A request that cannot be meant is refused at the door, with field, value and cure."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from bonsai_core.config import CalibrationSource, ModelSource, PruneRequest, Pruning
+
+REQUEST: dict[str, Any] = {
+    "model": {"source": "/models/small"},
+    "calibration": {"source": "/data/text.txt", "samples": 8, "sequence_length": 64},
+    "target": {"sparsity": 0.5},
+}
+
+
+def changed(path: str, value: object) -> dict[str, Any]:
+    section, field = path.split(".")
+    return REQUEST | {section: REQUEST.get(section, {}) | {field: value}}
+
+
+def test_a_short_request_is_a_whole_one() -> None:
+    request = PruneRequest.model_validate(REQUEST)
+    assert request.pruning == Pruning()
+    assert request.calibration.tokens == 512
+    assert PruneRequest.model_validate_json(request.model_dump_json()) == request
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("target.sparsity", 0),
+        ("target.sparsity", 1),
+        ("target.sparsity", float("nan")),
+        ("calibration.samples", 0),
+        ("calibration.sequence_length", 7),
+        ("model.source", ""),
+        ("model.dtype", "int8"),
+        ("model.gguf_file", "../model.gguf"),
+        ("model.gguf_file", "model.bin"),
+        ("pruning.prior", "gradient"),
+        ("pruning.masks_per_round", 2),
+        ("pruning.masks_per_round", 7),
+        ("pruning.sparsity_per_round", 0.001),
+        ("pruning.align", 0),
+        ("pruning.seed", -1),
+        ("pruning.seed", 2**63),
+        ("pruning.mask_per_round", 8),
+    ],
+)
+def test_a_value_out_of_range_is_refused_at_its_field(path: str, value: object) -> None:
+    with pytest.raises(ValidationError) as caught:
+        PruneRequest.model_validate(changed(path, value))
+    assert ".".join(str(part) for part in caught.value.errors()[0]["loc"]) == path
+
+
+def test_an_odd_number_of_masks_is_told_the_next_even_one() -> None:
+    with pytest.raises(ValidationError, match="use 8"):
+        PruneRequest.model_validate(changed("pruning.masks_per_round", 7))
+
+
+def test_a_request_cannot_be_changed_afterwards() -> None:
+    request = PruneRequest.model_validate(REQUEST)
+    with pytest.raises(ValidationError, match="frozen"):
+        request.pruning.seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("source", ["/models/a", "./a", "../a", ".", "~/a"])
+def test_a_path_is_a_folder_and_has_no_revision(source: str) -> None:
+    assert ModelSource(source=source).is_folder
+    with pytest.raises(ValidationError, match="a revision belongs to a hub id"):
+        ModelSource(source=source, revision="main")
+
+
+@pytest.mark.parametrize("source", ["owner/name", "name"])
+def test_what_may_be_a_hub_id_may_have_a_revision(source: str) -> None:
+    assert not ModelSource(source=source, revision="main").is_folder
+
+
+@pytest.mark.parametrize(
+    ("source", "is_file"),
+    [
+        ("/data/text.txt", True),
+        ("text.txt", True),
+        ("data/rows.jsonl", True),
+        ("~/text.txt", True),
+        ("./text", True),
+        ("owner/name", False),
+        ("wikitext:wikitext-2-raw-v1:test", False),
+    ],
+)
+def test_what_a_calibration_source_names_follows_from_its_spelling(
+    source: str, is_file: bool
+) -> None:
+    assert CalibrationSource(source=source).is_file is is_file
+
+
+def test_every_field_explains_itself_in_the_schema() -> None:
+    definitions = PruneRequest.model_json_schema()["$defs"]
+    for name, definition in definitions.items():
+        for field, schema in definition.get("properties", {}).items():
+            assert schema.get("description"), f"{name}.{field}"
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    import bonsai_core
+
+    source = Path(bonsai_core.__file__).read_text()
+    assert "\nimport " not in source
+    assert "\nfrom " not in source
