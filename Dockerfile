@@ -5,14 +5,14 @@ ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 BONSAI_DATA_DIR=/data
 RUN useradd --create-home --uid 1000 bonsai && install --directory --owner bonsai /data
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY api api
 COPY bonsai_core bonsai_core
+COPY client client
 COPY jobs jobs
 COPY migrations migrations
+COPY worker worker
 
 FROM base AS api
-COPY api api
-COPY client client
-COPY worker/__init__.py worker/__init__.py
 RUN pip install --constraint constraints.txt '.[api]' \
     && ! python -c 'import torch' 2>/dev/null
 USER bonsai
@@ -22,11 +22,8 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
 CMD ["uvicorn", "api.app:create_app", "--factory", "--host", "0.0.0.0", "--port", "8000", "--no-access-log"]
 
 FROM base AS worker
-COPY api/__init__.py api/__init__.py
-COPY client client
-COPY worker worker
 RUN pip install --constraint constraints.txt '.[worker]'
 USER bonsai
-# SIGTERM: the worker gives its job back within seconds and leaves.
+# The worker gives its job back within seconds of this signal, and leaves.
 STOPSIGNAL SIGTERM
 CMD ["python", "-m", "worker"]

@@ -192,4 +192,4 @@ def _count(folder: Path, loaded: LoadedModel, before: int) -> SavedModel:
                 size = math.prod(file.get_slice(name).get_shape())
                 total += size
                 rest += size * (name not in embedding)
-    return SavedModel(total, rest, 1 - rest / before)
+    return SavedModel(total, rest, (before - rest) / before)

@@ -130,7 +130,8 @@ def family_of(config: Mapping[str, Any]) -> Family:
         UnsupportedModelError: none of the named architectures is in `FAMILIES`, or the model is
             pruned per layer already.
     """
-    named = list(config.get("architectures") or [])
+    found = config.get("architectures")
+    named = [str(name) for name in found] if isinstance(found, list) else []
     for architecture in named:
         if architecture in FAMILIES:
             return FAMILIES[architecture]

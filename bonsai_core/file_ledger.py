@@ -32,8 +32,9 @@ class FileLedger:
 
     def finished_rounds(self) -> Sequence[RoundRecord]:
         """See `Ledger.finished_rounds`."""
-        paths = sorted(self._folder.glob("round-*/record.json"))
-        return [RoundRecord.model_validate_json(path.read_text()) for path in paths]
+        paths = self._folder.glob("round-*/record.json")
+        records = [RoundRecord.model_validate_json(path.read_text()) for path in paths]
+        return sorted(records, key=lambda record: record.number)
 
     def weights(self, number: int) -> Tensors:
         """See `Ledger.weights`."""

@@ -44,6 +44,8 @@ class Doorbell:
     def __init__(self, settings: Settings) -> None:
         self._app = Celery("bonsai-doorbell", set_as_current=False)
         self._app.conf.update(broker_options(settings))
+        # Nobody waits for a bell: kombu would retry for seconds, the sweeper rings again anyway.
+        self._app.conf.broker_transport_options["max_retries"] = 0
         self._redis = Redis.from_url(settings.redis_url, socket_connect_timeout=2, socket_timeout=5)
 
     def ring(self, job_id: UUID) -> bool:

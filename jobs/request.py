@@ -72,7 +72,7 @@ def _model_config(model: ModelSource) -> dict[str, Any] | None:
         return None
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidModelError(
             f"config.json cannot be read: {error}", field="model.source", value=model.source
         ) from error

@@ -134,7 +134,7 @@ def test_the_counts_are_those_of_the_files(
     assert saved.parameters == sum(sizes.values()) == parameters(pruned.loaded.model)
     rest = sum(sizes.values()) - sizes["model.embed_tokens.weight"]
     assert saved.non_embedding_parameters == rest
-    assert saved.sparsity == 1 - rest / pruned.before
+    assert saved.sparsity == (pruned.before - rest) / pruned.before
 
 
 def test_llama_heads_that_do_not_divide_the_hidden_size_become_mistral(

@@ -1,0 +1,46 @@
+"""What documents and deployment files say agrees with the code."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from jobs.settings import Settings
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def test_every_setting_is_in_the_operations_page() -> None:
+    page = (PROJECT / "docs" / "operations.md").read_text()
+    missing = [name for name in Settings.model_fields if f"BONSAI_{name.upper()}" not in page]
+    assert missing == []
+
+
+def test_compose_sets_only_settings_that_exist() -> None:
+    services = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())["services"]
+    known = {f"BONSAI_{name.upper()}" for name in Settings.model_fields}
+    for name in ("api", "worker", "migrations"):
+        given = {key for key in services[name]["environment"] if key.startswith("BONSAI_")}
+        assert given <= known, name
+
+
+def test_the_tests_that_guarantees_name_exist() -> None:
+    page = (PROJECT / "docs" / "guarantees.md").read_text()
+    for path, test in re.findall(r"`(tests/[\w/.]*)(?:::(\w+))?`", page):
+        assert (PROJECT / path).exists(), path
+        assert not test or f"def {test}(" in (PROJECT / path).read_text(), f"{path}::{test}"
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    pages = [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_make_target_explains_itself() -> None:
+    makefile = (PROJECT / "Makefile").read_text()
+    targets = re.findall(r"^([a-z]+):", makefile, flags=re.MULTILINE)
+    explained = re.findall(r"^([a-z]+):.*## \S", makefile, flags=re.MULTILINE)
+    assert {"help", "setup", "demo", "test", "check", "up", "bench"} <= set(explained)
+    assert targets == explained

@@ -1,0 +1,550 @@
+"""The whole loop: targets are met and not passed, a run can end anywhere and go on the same."""
+
+import gc
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from bonsai_core import events
+from bonsai_core.calibration import calibration_batch
+from bonsai_core.config import DType, ModelSource, Prior, PruneRequest
+from bonsai_core.errors import (
+    BrokenNumericsError,
+    InputsChangedError,
+    InvalidCalibrationError,
+    PruneError,
+    Stopped,
+    UnavailableDeviceError,
+    UnreachableTargetError,
+    UnsupportedModelError,
+)
+from bonsai_core.evaluation import mean_nll, perplexity_of
+from bonsai_core.families import reachable_sparsity
+from bonsai_core.file_ledger import FileLedger
+from bonsai_core.ledger import MemoryLedger, RoundRecord, Tensors
+from bonsai_core.models import load_saved
+from bonsai_core.pruner import PruneResult, prune
+from tests.core.conftest import contents
+from tests.tiny_models import tiny_model, tiny_text
+
+RequestFor = Callable[..., PruneRequest]
+CPU = torch.device("cpu")
+# Prices in the tiny Llama: an attention unit is two query heads and one key and one value head.
+ATTENTION_UNIT = 32 * (16 + 8 + 8 + 16)
+CHANNEL = 32 * 3
+TOTAL = 2 * (2 * ATTENTION_UNIT + 48 * CHANNEL + 2 * 32) + 32
+
+
+def run(request: PruneRequest, output: Path, **options: Any) -> PruneResult:
+    options.setdefault("ledger", MemoryLedger())
+    return prune(request, output, device="cpu", **options)
+
+
+def kept(folder: Path) -> dict[str, list[int]]:
+    return json.loads((folder / "bonsai.json").read_text())["kept"]
+
+
+@pytest.mark.parametrize("layout", ["per_layer", "uniform"])
+@pytest.mark.parametrize("groups", [2, 4], ids=["grouped", "ungrouped"])
+def test_a_pruned_model_is_smaller_and_worth_what_the_run_says(
+    saved_model: Callable[..., Path],
+    request_for: RequestFor,
+    tmp_path: Path,
+    architecture: str,
+    layout: str,
+    groups: int,
+) -> None:
+    request = request_for(saved_model(architecture, groups=groups), layout=layout)
+    result = run(request, tmp_path / "out")
+    assert result.sparsity >= 0.4
+    assert result.folder == tmp_path / "out"
+    again, tokenizer, family = load_saved(ModelSource(source=str(tmp_path / "out")), CPU)
+    assert sum(p.numel() for p in again.parameters()) == result.parameters
+    removed = result.parameters_before - result.parameters
+    before = result.non_embedding_parameters_before
+    assert removed == before - result.non_embedding_parameters
+    assert result.sparsity == pytest.approx(removed / before)
+    tokens = calibration_batch(request.calibration, tokenizer, request.pruning.seed)
+    nll = mean_nll(again, family, tokens)
+    assert perplexity_of(nll) == pytest.approx(result.perplexity, rel=1e-5)
+
+
+@pytest.mark.parametrize("align", [1, 5, 8])
+@pytest.mark.parametrize("target", [0.08, 0.25, 0.5, 0.65])
+def test_a_target_is_met_and_passed_by_less_than_one_unit(
+    saved_model: Callable[..., Path],
+    request_for: RequestFor,
+    tmp_path: Path,
+    align: int,
+    target: float,
+) -> None:
+    result = run(request_for(saved_model(), target, align=align), tmp_path / "out")
+    unit = max(ATTENTION_UNIT, align * CHANNEL)
+    removed = result.parameters_before - result.parameters
+    assert result.non_embedding_parameters_before == TOTAL
+    assert target * TOTAL <= removed < target * TOTAL + unit
+    widths = {len(units) for name, units in kept(tmp_path / "out").items() if "mlp" in name}
+    assert all(width % align == 0 and width > 0 for width in widths)
+
+
+@pytest.mark.parametrize("align", [1, 5, 8])
+@pytest.mark.parametrize("target", [0.1, 0.5])
+def test_a_uniform_result_has_one_width_for_all_layers(
+    saved_model: Callable[..., Path],
+    request_for: RequestFor,
+    tmp_path: Path,
+    align: int,
+    target: float,
+) -> None:
+    request = request_for(saved_model(groups=4, layers=3), target, align=align, layout="uniform")
+    result = run(request, tmp_path / "out")
+    config = AutoModelForCausalLM.from_pretrained(tmp_path / "out").config
+    assert config.intermediate_size % align == 0
+    assert config.num_attention_heads == config.num_key_value_heads >= 1
+    removed = result.parameters_before - result.parameters
+    goal = target * result.non_embedding_parameters_before
+    assert goal <= removed < goal + 3 * max(32 * 32, align * CHANNEL)
+
+
+@pytest.mark.parametrize("layout", ["per_layer", "uniform"])
+@pytest.mark.parametrize("align", [1, 5, 16])
+def test_all_that_is_said_to_be_reachable_is_reached(
+    saved_model: Callable[..., Path],
+    request_for: RequestFor,
+    tmp_path: Path,
+    architecture: str,
+    layout: str,
+    align: int,
+) -> None:
+    folder = saved_model(architecture)
+    reachable = reachable_sparsity(json.loads((folder / "config.json").read_text()), align)
+    settings = {"layout": layout, "align": align, "sparsity_per_round": 0.5}
+    result = run(request_for(folder, reachable, **settings), tmp_path / "out")
+    assert result.sparsity == pytest.approx(reachable)
+    sizes = {name: len(units) for name, units in kept(tmp_path / "out").items()}
+    assert sizes == {"0.attention": 1, "0.mlp": align, "1.attention": 1, "1.mlp": align}
+
+
+@pytest.mark.parametrize("prior", list(Prior))
+def test_every_prior_leads_to_the_target(
+    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path, prior: Prior
+) -> None:
+    assert run(request_for(saved_model(), prior=prior), tmp_path / "out").sparsity >= 0.4
+
+
+def test_perplexity_can_be_the_utility(
+    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
+) -> None:
+    utilities: dict[str, list[float]] = {}
+    for utility in ("nll", "perplexity"):
+        ledger = MemoryLedger()
+        request = request_for(saved_model(), 0.1, utility=utility)
+        run(request, tmp_path / utility, ledger=ledger)
+        utilities[utility] = list(ledger.utilities(1).values())
+    expected = [-perplexity_of(-value) for value in utilities["nll"]]
+    assert utilities["perplexity"] == pytest.approx(expected)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(
+    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
+) -> None:
+    for name, seed in (("first", 5), ("second", 5), ("other", 6)):
+        run(request_for(saved_model(), seed=seed, prior="random"), tmp_path / name)
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+    assert kept(tmp_path / "first") != kept(tmp_path / "other")
+
+
+class StopAfter:
+    """Says stop when it was asked so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+        self.asked = 0
+
+    def __call__(self) -> bool:
+        self.asked += 1
+        return self.asked > self.times
+
+
+class Heard:
+    """A listener that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.events: list[events.Event] = []
+
+    def __call__(self, event: events.Event) -> None:
+        self.events.append(event)
+
+    @property
+    def trials(self) -> list[tuple[int, int]]:
+        heard = [event for event in self.events if isinstance(event, events.MaskEvaluated)]
+        return [(event.round, event.trial) for event in heard]
+
+
+LAYOUTS_AND_REPAIR = [("per_layer", True), ("uniform", False)]
+ROUNDS, MASKS = 2, 6
+
+
+@pytest.mark.parametrize(("layout", "refit"), LAYOUTS_AND_REPAIR)
+def test_a_run_stopped_anywhere_goes_on_to_the_same_bytes(
+    saved_model: Callable[..., Path],
+    request_for: RequestFor,
+    tmp_path: Path,
+    layout: str,
+    refit: bool,
+) -> None:
+    request = request_for(saved_model(), masks_per_round=MASKS, layout=layout, refit=refit)
+    never = StopAfter(1_000_000)
+    assert run(request, tmp_path / "undisturbed", stop=never).rounds == ROUNDS
+    expected = contents(tmp_path / "undisturbed")
+    everything = [(r + 1, trial) for r in range(ROUNDS) for trial in range(MASKS)]
+    # Asked before each forward pass: of masks, of statistics, of the repair, and between rounds.
+    assert never.asked > ROUNDS * (MASKS + 2)
+    for times in range(never.asked):
+        ledger, output, heard = tmp_path / f"ledger-{times}", tmp_path / f"out-{times}", Heard()
+        stop = StopAfter(times)
+        with pytest.raises(Stopped):
+            run(request, output, ledger=FileLedger(ledger), listener=heard, stop=stop)
+        assert not output.exists()
+        run(request, output, ledger=FileLedger(ledger), listener=heard)
+        assert contents(output) == expected
+        assert heard.trials == everything
+
+
+class Crash(Exception):  # noqa: N818 - stands for a process that ends
+    """The process ended here."""
+
+
+class CrashingLedger(FileLedger):
+    """Ends the process right after the n-th write."""
+
+    def __init__(self, folder: Path, writes: int) -> None:
+        super().__init__(folder)
+        self._left = writes
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise Crash
+
+    def open(self, fingerprint: str) -> None:
+        super().open(fingerprint)
+        self._count()
+
+    def begin_round(self, number: int, prior: Tensors) -> None:
+        super().begin_round(number, prior)
+        self._count()
+
+    def record(self, number: int, trial: int, utility: float, seconds: float) -> None:
+        super().record(number, trial, utility, seconds)
+        self._count()
+
+    def finish_round(self, record: RoundRecord, weights: Tensors) -> None:
+        super().finish_round(record, weights)
+        self._count()
+
+
+@pytest.mark.parametrize(("layout", "refit"), LAYOUTS_AND_REPAIR)
+def test_a_crash_after_any_write_changes_no_byte(
+    saved_model: Callable[..., Path],
+    request_for: RequestFor,
+    tmp_path: Path,
+    layout: str,
+    refit: bool,
+) -> None:
+    request = request_for(saved_model(), masks_per_round=MASKS, layout=layout, refit=refit)
+    run(request, tmp_path / "undisturbed")
+    expected = contents(tmp_path / "undisturbed")
+    for writes in range(1, 1 + ROUNDS * (2 + MASKS) + 1):
+        ledger, output = tmp_path / f"ledger-{writes}", tmp_path / f"out-{writes}"
+        before, after = Heard(), Heard()
+        with pytest.raises(Crash):
+            run(request, output, ledger=CrashingLedger(ledger, writes), listener=before)
+        run(request, output, ledger=FileLedger(ledger), listener=after)
+        assert contents(output) == expected
+        assert not set(before.trials) & set(after.trials)
+        lines = [path.read_text().splitlines() for path in ledger.glob("*/trials.jsonl")]
+        assert [len(of_round) for of_round in lines] == [MASKS] * ROUNDS
+
+
+@pytest.mark.parametrize("torn", ["record.json", "weights.safetensors", "half a line"])
+def test_what_a_crash_tears_inside_a_write_is_done_again(
+    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path, torn: str
+) -> None:
+    request = request_for(saved_model(), masks_per_round=MASKS)
+    ledger = tmp_path / "ledger"
+    run(request, tmp_path / "undisturbed", ledger=FileLedger(ledger))
+    last = ledger / f"round-{ROUNDS:03d}"
+    (last / "record.json").unlink()
+    if torn != "record.json":
+        (last / "weights.safetensors").unlink()
+    if torn == "half a line":
+        trials = last / "trials.jsonl"
+        trials.write_text(trials.read_text()[:-20])
+    heard = Heard()
+    run(request, tmp_path / "out", ledger=FileLedger(ledger), listener=heard)
+    assert heard.trials == ([(ROUNDS, MASKS - 1)] if torn == "half a line" else [])
+    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
+
+
+def test_a_finished_ledger_gives_the_result_again_without_trying_anything(
+    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
+) -> None:
+    ledger, request = MemoryLedger(), request_for(saved_model())
+    first = run(request, tmp_path / "first", ledger=ledger)
+    second = run(request, tmp_path / "second", ledger=ledger)
+    assert (first.masks_evaluated, second.masks_evaluated) == (16, 0)
+    assert first.perplexity == second.perplexity
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+
+
+def test_trials_measured_elsewhere_are_taken_as_they_are(
+    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
+) -> None:
+    def listener(event: events.Event) -> None:
+        if isinstance(event, events.RoundStarted):
+            raise Crash
+
+    request = request_for(saved_model(), 0.1)
+    whole, shared = MemoryLedger(), FileLedger(tmp_path / "ledger")
+    run(request, tmp_path / "first", ledger=whole)
+    with pytest.raises(Crash):
+        run(request, tmp_path / "second", ledger=shared, listener=listener)
+    for trial in (7, 2, 5):  # in any order, as other workers would
+        shared.record(1, trial, whole.utilities(1)[trial], 0.1)
+    heard = Heard()
+    run(request, tmp_path / "second", ledger=shared, listener=heard)
+    assert [trial for _, trial in heard.trials] == [0, 1, 3, 4, 6]
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+
+
+def test_a_ledger_of_other_inputs_is_refused(request_for: RequestFor, tmp_path: Path) -> None:
+    model, words = tiny_model(tmp_path / "model"), tiny_text(tmp_path / "text.txt")
+
+    def build(sparsity: float = 0.3, **pruning: Any) -> PruneRequest:
+        request = request_for(model, sparsity, **pruning)
+        changed = request.calibration.model_copy(update={"source": str(words)})
+        return request.model_copy(update={"calibration": changed})
+
+    def attempt(request: PruneRequest) -> None:
+        with pytest.raises(InputsChangedError, match="start anew"):
+            run(request, tmp_path / "second", ledger=FileLedger(tmp_path / "ledger"))
+
+    run(build(), tmp_path / "first", ledger=FileLedger(tmp_path / "ledger"))
+    attempt(build(0.31))
+    attempt(build(seed=1))
+    attempt(build(refit=False))
+    tiny_text(words, seed=1)
+    attempt(build())
+    tiny_text(words, seed=0)
+    weights = load_file(model / "model.safetensors")
+    weights["model.norm.weight"] += 1e-3
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    attempt(build())
+    tiny_model(model)
+    run(build(), tmp_path / "second", ledger=FileLedger(tmp_path / "ledger"))
+
+
+def test_the_repair_changes_the_kept_columns_and_no_decision(
+    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
+) -> None:
+    # One round, so that both decide on the same model; test_refit.py shows that it helps.
+    for name, refit in (("plain", False), ("fitted", True)):
+        request = request_for(saved_model(), 0.3, refit=refit, sparsity_per_round=0.3)
+        run(request, tmp_path / name)
+    assert kept(tmp_path / "plain") == kept(tmp_path / "fitted")
+    plain = load_file(tmp_path / "plain" / "model.safetensors")
+    fitted = load_file(tmp_path / "fitted" / "model.safetensors")
+    changed = {name for name, weight in plain.items() if not torch.equal(weight, fitted[name])}
+    assert changed
+    assert all(name.endswith(("o_proj.weight", "down_proj.weight")) for name in changed)
+
+
+def test_the_listener_hears_the_run_in_order(
+    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
+) -> None:
+    heard = Heard()
+    result = run(request_for(saved_model(), 0.1), tmp_path / "out", listener=heard)
+    loaded, begun, *trials, finished, saved = heard.events
+    assert isinstance(loaded, events.ModelLoaded)
+    assert (loaded.architecture, loaded.device, loaded.dtype) == (
+        "LlamaForCausalLM",
+        "cpu",
+        "float32",
+    )
+    assert (loaded.perplexity, loaded.rounds) == (result.perplexity_before, 1)
+    assert isinstance(begun, events.RoundStarted)
+    assert (begun.round, begun.masks, begun.masks_in_ledger, begun.sparsity) == (1, 8, 0, 0)
+    assert heard.trials == [(1, trial) for trial in range(8)]
+    assert len(trials) == 8
+    assert isinstance(finished, events.RoundFinished)
+    assert (finished.sparsity, finished.perplexity) == (result.sparsity, result.perplexity)
+    assert saved == events.ModelSaved(str(tmp_path / "out"), result.parameters, result.sparsity)
+
+
+def test_a_run_prints_nothing_and_leaves_nothing_behind(
+    saved_model: Callable[..., Path],
+    request_for: RequestFor,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    request = request_for(saved_model())
+    capfd.readouterr()
+    states = torch.get_rng_state(), np.random.get_state()[1], random.getstate()
+    settings = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+    run(request, tmp_path / "out")
+    assert capfd.readouterr() == ("", "")
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1] == states[1]).all()
+    assert random.getstate() == states[2]
+    after = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+    assert after == settings
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_run_lets_go_of_its_model(
+    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
+) -> None:
+    def models() -> int:
+        gc.collect()
+        return sum(issubclass(type(thing), PreTrainedModel) for thing in gc.get_objects())
+
+    request, before = request_for(saved_model()), models()
+    run(request, tmp_path / "out")
+    assert models() == before
+
+
+def test_a_relative_output_is_below_the_current_folder(
+    saved_model: Callable[..., Path],
+    request_for: RequestFor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(request_for(saved_model(), 0.1), Path("some/out"))
+    assert result.folder == tmp_path / "some" / "out"
+    assert (tmp_path / "some" / "out" / "config.json").is_file()
+
+
+def test_a_second_run_into_the_same_folder_is_refused_at_once(
+    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
+) -> None:
+    request, heard = request_for(saved_model(), 0.1), Heard()
+    run(request, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    with pytest.raises(PruneError, match="something is there already"):
+        run(request, tmp_path / "out", listener=heard)
+    assert heard.events == []
+    assert contents(tmp_path / "out") == before
+
+
+@pytest.fixture
+def config_alone(saved_model: Callable[..., Path], tmp_path: Path) -> Path:
+    """A model folder without weights: whoever tries to load them fails otherwise."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text((saved_model() / "config.json").read_text())
+    return folder
+
+
+def test_an_unreachable_target_is_refused_before_the_weights_are_read(
+    config_alone: Path, request_for: RequestFor, tmp_path: Path
+) -> None:
+    with pytest.raises(UnreachableTargetError) as caught:
+        run(request_for(config_alone, 0.98), tmp_path / "out")
+    assert (caught.value.field, caught.value.value) == ("target.sparsity", 0.98)
+    assert "up to 0.7793" in caught.value.allowed
+    assert caught.value.cure
+    with pytest.raises(UnreachableTargetError, match=r"pruning\.align.*allowed: 1 to 48"):
+        run(request_for(config_alone, 0.3, align=64), tmp_path / "out")
+
+
+def test_a_target_too_small_for_the_alignment_is_refused(
+    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
+) -> None:
+    with pytest.raises(UnreachableTargetError, match=r"48 channels.*multiple of.*\(25\)") as caught:
+        run(request_for(saved_model(), 0.1, align=25), tmp_path / "out")
+    least = float(caught.value.allowed.removeprefix("from "))
+    assert run(request_for(saved_model(), least, align=25), tmp_path / "out").sparsity >= least
+
+
+def test_another_architecture_is_refused_by_name(
+    config_alone: Path, request_for: RequestFor, tmp_path: Path
+) -> None:
+    config = json.loads((config_alone / "config.json").read_text())
+    changed = config | {"architectures": ["GemmaForCausalLM"], "model_type": "gemma"}
+    (config_alone / "config.json").write_text(json.dumps(changed))
+    with pytest.raises(UnsupportedModelError, match="GemmaForCausalLM"):
+        run(request_for(config_alone), tmp_path / "out")
+
+
+def test_a_result_with_widths_per_layer_is_not_pruned_again(
+    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
+) -> None:
+    run(request_for(saved_model()), tmp_path / "first")
+    assert "per_layer_config" in (tmp_path / "first" / "config.json").read_text()
+    with pytest.raises(UnsupportedModelError, match="pruned per layer already"):
+        run(request_for(tmp_path / "first"), tmp_path / "second")
+
+
+def test_a_uniform_result_can_be_pruned_again(
+    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
+) -> None:
+    run(request_for(saved_model(), 0.2, layout="uniform"), tmp_path / "first")
+    assert run(request_for(tmp_path / "first", 0.2), tmp_path / "second").sparsity >= 0.2
+
+
+def test_weights_that_are_not_numbers_end_the_run_by_name(
+    request_for: RequestFor, tmp_path: Path
+) -> None:
+    model = tiny_model(tmp_path / "model")
+    weights = load_file(model / "model.safetensors")
+    weights["model.layers.1.self_attn.v_proj.weight"][0, 0] = torch.inf
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BrokenNumericsError, match=r"model\.dtype"):
+        run(request_for(model), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_text_and_a_missing_device_are_refused(
+    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
+) -> None:
+    request = request_for(saved_model())
+    nowhere = request.calibration.model_copy(update={"source": str(tmp_path / "none.txt")})
+    with pytest.raises(InvalidCalibrationError, match="there is no such file"):
+        run(request.model_copy(update={"calibration": nowhere}), tmp_path / "out")
+    with pytest.raises(UnavailableDeviceError):
+        prune(request, tmp_path / "out", ledger=MemoryLedger(), device="cuda:99")
+
+
+def test_what_a_listener_raises_ends_the_run_and_a_later_one_goes_on(
+    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
+) -> None:
+    def listener(event: events.Event) -> None:
+        if isinstance(event, events.MaskEvaluated) and event.trial == 3:
+            raise Crash
+
+    request, ledger = request_for(saved_model(), 0.1), MemoryLedger()
+    with pytest.raises(Crash):
+        run(request, tmp_path / "out", ledger=ledger, listener=listener)
+    assert sorted(ledger.utilities(1)) == [0, 1, 2, 3]
+    assert run(request, tmp_path / "out", ledger=ledger).masks_evaluated == 4
+
+
+def test_half_precision_models_are_pruned_in_their_format(
+    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
+) -> None:
+    request = request_for(saved_model(tied=True))
+    half = request.model.model_copy(update={"dtype": DType.BFLOAT16})
+    run(request.model_copy(update={"model": half}), tmp_path / "out")
+    with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}  # noqa: SIM118
