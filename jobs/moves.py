@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, update
+from sqlalchemy import cast, func, update
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
+from jobs.progress import Stage
 from jobs.records import Event, Job
 from jobs.states import JobState, sources_of
 
@@ -31,6 +33,9 @@ def move(
         changes |= {"fencing_token": None, "lease_expires_at": None}
     if target.is_final:
         changes["finished_at"] = func.now()
+    if target in _STAGES:
+        rest = {"stage": _STAGES[target], "seconds_left": None}
+        changes["progress"] = Job.progress.op("||")(cast(rest, JSONB))
     guarded = (
         update(Job)
         .where(Job.id == job_id, Job.state.in_(sources_of(target)))
@@ -44,6 +49,10 @@ def move(
         return False
     tell(session, job_id, event or str(target), data)
     return True
+
+
+_STAGES = {JobState.QUEUED: Stage.WAITING, JobState.SUCCEEDED: Stage.DONE}
+"""What the progress says after a move; a job that failed or was cancelled keeps its last stage."""
 
 
 def tell(session: Session, job_id: UUID, event: str, data: Mapping[str, Any]) -> None:

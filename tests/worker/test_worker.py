@@ -24,7 +24,7 @@ def test_a_job_runs_from_the_doorbell_to_published_files(
     assert job.state == JobState.SUCCEEDED, job.error
     assert job.result is not None
     assert job.result["sparsity"] >= 0.3
-    assert job.progress["stage"] == "saving"
+    assert job.progress["stage"] == "done"
     names = service.digests(job.id)
     assert {"model.safetensors", "config.json", "bonsai.json", "tokenizer.json"} <= set(names)
     types = service.event_types(job.id)
