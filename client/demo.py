@@ -41,12 +41,12 @@ REQUEST: dict[str, Any] = {
     "target": {"sparsity": 0.2},
     "pruning": {
         "layout": "uniform",
-        "masks_per_round": 24,
-        "samples_per_mask": 4,
+        "masks_per_round": 20,
+        "samples_per_mask": 2,
         "sparsity_per_round": 0.1,
     },
 }
-CALIBRATION = {"samples": 32, "sequence_length": 256}
+CALIBRATION = {"samples": 24, "sequence_length": 256}
 WINDOW, WINDOWS = 512, 8
 READY_SECONDS = 60
 PASSES = 5

@@ -60,6 +60,11 @@ def test_an_odd_number_of_masks_is_told_the_next_even_one() -> None:
         PruneRequest.model_validate(changed("pruning.masks_per_round", 7))
 
 
+def test_masks_cannot_use_more_sequences_than_there_are() -> None:
+    with pytest.raises(ValidationError, match=r"samples_per_mask: got 9.*\(8\)"):
+        PruneRequest.model_validate(changed("pruning.samples_per_mask", 9))
+
+
 def test_a_request_cannot_be_changed_afterwards() -> None:
     request = PruneRequest.model_validate(REQUEST)
     with pytest.raises(ValidationError, match="frozen"):

@@ -154,6 +154,16 @@ def test_perplexity_can_be_the_utility(
     assert utilities["perplexity"] == pytest.approx(expected)
 
 
+def test_masks_can_be_tried_on_a_part_of_the_calibration_batch(
+    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
+) -> None:
+    ledgers = {samples: MemoryLedger() for samples in (1, 4, None)}
+    for samples, ledger in ledgers.items():
+        request = request_for(saved_model(), 0.1, samples_per_mask=samples)
+        run(request, tmp_path / str(samples), ledger=ledger)
+    assert ledgers[4].utilities(1) == ledgers[None].utilities(1) != ledgers[1].utilities(1)
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(
     saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
 ) -> None:
