@@ -43,30 +43,34 @@ def fit(masks: NDArray[np.bool_], utilities: Floats) -> Fit:
         The fit; its regularisation is the one of `REGULARISATIONS` (times the mean eigenvalue)
         with the least leave-one-out error, the strongest of equals.
     """
-    features = masks.astype(np.float64)
-    features -= features.mean(axis=0)
     targets = utilities - utilities.mean()
-    left, eigenvalues = _left_basis(features)
+    left, eigenvalues = _left_basis(masks)
     if not len(eigenvalues):
         error = float(np.square(targets).mean())
-        return Fit(np.zeros(features.shape[1]), np.inf, error, 0.0)
+        return Fit(np.zeros(masks.shape[1]), np.inf, error, 0.0)
     strengths = REGULARISATIONS * eigenvalues.mean()
     errors = np.array([_left_out(left, eigenvalues, targets, s) for s in strengths])
     best = len(errors) - 1 - int(np.argmin(errors[::-1]))
     strength = float(strengths[best])
-    # beta = X' (X X' + strength I)^-1 y, with X X' = left diag(eigenvalues) left'.
+    # beta = X' (X X' + strength I)^-1 y, with X X' = left diag(eigenvalues) left'. The dual sums to
+    # zero, so the masks need not be centred for it.
     dual = left @ ((left.T @ targets) / (eigenvalues + strength))
     variance = float(np.square(targets).mean())
     error = float(errors[best])
-    return Fit(features.T @ dual, strength, error, 1 - error / variance if variance else 0.0)
+    return Fit(dual @ masks, strength, error, 1 - error / variance if variance else 0.0)
 
 
-def _left_basis(features: Floats) -> tuple[Floats, Floats]:
-    """Left singular vectors [M, R] and squared singular values [R] > 0 of centred features."""
-    rows, columns = features.shape
+def _left_basis(masks: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Left singular vectors [M, R] and squared singular values [R] > 0 of the centred masks."""
+    rows, columns = masks.shape
     if rows <= columns:
-        eigenvalues, left = np.linalg.eigh(features @ features.T)
+        # Counts are whole numbers, which float32 holds exactly up to 2^24 candidates.
+        counts = masks.astype(np.float32)
+        gram = (counts @ counts.T).astype(np.float64)
+        mean = gram.mean(axis=0)
+        eigenvalues, left = np.linalg.eigh(gram - mean - mean[:, None] + mean.mean())
     else:
+        features = masks - masks.mean(axis=0)
         eigenvalues, right = np.linalg.eigh(features.T @ features)
         left = features @ right
     alive = eigenvalues > eigenvalues.max(initial=0.0) * 1e-12

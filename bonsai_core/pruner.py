@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from bonsai_core import events
-from bonsai_core.calibration import calibration_batch, digest_of
+from bonsai_core.calibration import calibration_batch, digest_of, require_context
 from bonsai_core.config import PruneRequest, Utility
 from bonsai_core.errors import Stopped, UnreachableTargetError
 from bonsai_core.evaluation import mean_nll, perplexity_of
@@ -129,8 +129,10 @@ class _Run:
         self.listener = listener
         self.stop = stop
         # Before the weights, which may take minutes.
-        reachable = reachable_sparsity(dense_config(request.model), request.pruning.align)
+        config = dense_config(request.model)
+        reachable = reachable_sparsity(config, request.pruning.align)
         require_reachable(request.target.sparsity, reachable)
+        require_context(config, request.calibration.sequence_length)
         self.loaded = load(request.model, device)
         self.gates = gates_of(self.loaded.model, self.loaded.family, self.loaded.widths)
         self.dense_shapes = self._shapes()

@@ -86,12 +86,15 @@ def _model_config(model: ModelSource) -> dict[str, Any] | None:
 def _check_text(calibration: CalibrationSource) -> None:
     """A token is at least one byte: a file with fewer bytes than tokens asked is too short."""
     path = Path(calibration.source)
+    if path.is_absolute() and path.is_dir():
+        return  # a data set's folder, which the worker opens
     if not path.is_absolute() or not path.is_file():
         raise InvalidCalibrationError(
             "there is no such file where the service runs",
             field="calibration.source",
             value=calibration.source,
-            allowed="the absolute path of a .txt or .jsonl file, or a hub data set id",
+            allowed="the absolute path of a .txt or .jsonl file or of a data set's folder, or a "
+            "hub data set id",
             cure="give a file that API and workers share",
         )
     if path.suffix not in {".txt", ".jsonl"}:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import structlog
 from pydantic import TypeAdapter
-from transformers.utils import logging as transformers_logging
 
 from bonsai_core.config import PruneRequest
 from bonsai_core.errors import PruneError, Stopped
@@ -62,7 +61,6 @@ def main(folder: Path, parent: int) -> Exit:
     structlog.contextvars.bind_contextvars(
         job_id=str(claim.job_id), fencing_token=claim.fencing_token
     )
-    transformers_logging.disable_progress_bar()
     engine = connect(settings, connections=2)
     files = LocalArtifactStore(settings.artifacts_dir)
     store = LedgerStore(engine, claim.job_id, claim.fencing_token)
