@@ -1,14 +1,21 @@
-"""Refuses peers on other machines: until there are API keys, reaching the service is owning it."""
+"""Refuses peers on other machines: until there are API keys, reaching the service is owning it.
+
+A page in a browser on this machine is a peer on this machine. Its requests give the name of the
+site it came from, also where that name was made to point here, so foreign names are refused too.
+"""
 
 from ipaddress import IPv6Address, ip_address
+from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.problems import REMOTE_PEER, ProblemResponse
 from api.request_log import request_id_of
 
-# What Starlette's test client calls itself; no socket has a peer of this name.
+# What Starlette's test client calls itself and its server; no socket has a peer of this name.
 _TEST_CLIENT = "testclient"
+_LOCAL_NAMES = {"", "localhost", "testserver"}
 
 
 class LoopbackOnly:
@@ -20,12 +27,14 @@ class LoopbackOnly:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the class."""
         peer = scope["client"][0] if scope.get("client") else None
-        if scope["type"] != "http" or is_local(peer):
+        host = Headers(scope=scope).get("host", "") if scope["type"] == "http" else ""
+        if scope["type"] != "http" or (is_local(peer) and is_local_name(host)):
             await self._app(scope, receive, send)
             return
         problem = ProblemResponse(
             REMOTE_PEER,
-            f"the request came from {peer}, and without API keys only this machine is served; "
+            f"the request came from {peer} for the host {host!r}, and without API keys only this "
+            "machine is served, by its own names (localhost, 127.0.0.1, ::1); "
             "use an SSH tunnel, or set BONSAI_ALLOW_REMOTE=true where a firewall decides who "
             "may come this far",
             request_id=request_id_of(scope),
@@ -44,3 +53,12 @@ def is_local(peer: str | None) -> bool:
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return address.is_loopback
+
+
+def is_local_name(host: str) -> bool:
+    """Whether a Host header, with or without a port, names this machine."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    return name in _LOCAL_NAMES or (name != _TEST_CLIENT and is_local(name))

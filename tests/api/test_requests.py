@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from api.loopback import is_local
+from api.loopback import is_local, is_local_name
 from jobs.settings import Settings
 from jobs.store import JobStore
 from tests.api.problems import require_problem
@@ -139,3 +139,28 @@ def test_the_application_is_light() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost:8000", True),
+        ("127.0.0.1:8000", True),
+        ("[::1]:8000", True),
+        ("LOCALHOST", True),
+        ("", True),
+        ("evil.example", False),
+        ("evil.example:8000", False),
+        ("localhost.evil.example", False),
+        ("10.0.0.7:8000", False),
+        ("[bad", False),
+    ],
+)
+def test_local_names_are_those_of_this_machine(host: str, expected: bool) -> None:
+    assert is_local_name(host) == expected
+
+
+def test_a_page_whose_name_was_made_to_point_here_is_refused(client: TestClient) -> None:
+    answer = client.get("/v1/jobs", headers={"host": "evil.example"})
+    problem = require_problem(answer, 403, "remote_peer")
+    assert "evil.example" in problem["detail"]
