@@ -57,6 +57,13 @@ class RoundFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveStarted:
+    """The target is met; the result is being written, which takes a while for a large model."""
+
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSaved:
     """The result lies in its folder."""
 
@@ -65,7 +72,7 @@ class ModelSaved:
     sparsity: float
 
 
-Event = ModelLoaded | RoundStarted | MaskEvaluated | RoundFinished | ModelSaved
+Event = ModelLoaded | RoundStarted | MaskEvaluated | RoundFinished | SaveStarted | ModelSaved
 Listener = Callable[[Event], None]
 """Called in the thread of the run, between forward passes; what it raises ends the run."""
 

@@ -87,6 +87,7 @@ def prune(
     require_free(output)
     run = _Run(request, ledger, listener, stop, device_named(device))
     rounds = run.rounds()
+    listener(events.SaveStarted(str(output)))
     saved = save(
         run.loaded,
         run.gates,

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from dataclasses import asdict
 
 from bonsai_core import events
 from jobs.attempts import AttemptStore, Claim
@@ -32,15 +33,7 @@ class Reporter:
                     rounds=event.rounds,
                     perplexity_before=event.perplexity,
                 )
-                self._tell(
-                    "model_loaded",
-                    architecture=event.architecture,
-                    device=event.device,
-                    dtype=event.dtype,
-                    parameters=event.parameters,
-                    non_embedding_parameters=event.non_embedding_parameters,
-                    perplexity=event.perplexity,
-                )
+                self._tell("model_loaded", event)
             case events.RoundStarted():
                 self._show(
                     round=event.round,
@@ -49,28 +42,16 @@ class Reporter:
                     masks_per_round=event.masks,
                     sparsity=event.sparsity,
                 )
-                self._tell(
-                    "round_started",
-                    round=event.round,
-                    rounds=event.rounds,
-                    masks=event.masks,
-                    masks_in_ledger=event.masks_in_ledger,
-                    candidates=event.candidates,
-                )
+                self._tell("round_started", event)
             case events.MaskEvaluated():
                 self._mask_evaluated(event)
             case events.RoundFinished():
                 self._show(sparsity=event.sparsity, perplexity=event.perplexity)
-                self._tell(
-                    "round_finished",
-                    round=event.round,
-                    rounds=event.rounds,
-                    sparsity=event.sparsity,
-                    perplexity=event.perplexity,
-                    seconds=round(event.seconds, 3),
-                )
-            case events.ModelSaved():
+                self._tell("round_finished", event)
+            case events.SaveStarted():
                 self._show(stage=Stage.SAVING)
+            case events.ModelSaved():
+                pass  # the job succeeds next, which says the same and more
 
     def _mask_evaluated(self, event: events.MaskEvaluated) -> None:
         self._mask_seconds.append(event.seconds)
@@ -95,5 +76,5 @@ class Reporter:
         self._ledger.show_progress(self._progress)
         self._written = time.monotonic()
 
-    def _tell(self, event: str, **data: object) -> None:
-        self._attempts.report(self._claim, event, data)
+    def _tell(self, name: str, event: events.Event) -> None:
+        self._attempts.report(self._claim, name, asdict(event))
