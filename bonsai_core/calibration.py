@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,22 +43,6 @@ def calibration_batch(source: CalibrationSource, tokenizer: Any, seed: int) -> T
     order = generator(seed, 0, "calibration").permutation(windows)[: source.samples]
     length = source.sequence_length
     return torch.stack([tokens[w * length : (w + 1) * length] for w in sorted(order.tolist())])
-
-
-def require_context(config: Mapping[str, Any], sequence_length: int) -> None:
-    """Refuse sequences that are longer than the model was made for.
-
-    Raises:
-        InvalidCalibrationError: `sequence_length` exceeds the config's `max_position_embeddings`.
-    """
-    longest = config.get("max_position_embeddings")
-    if isinstance(longest, int) and sequence_length > longest:
-        raise InvalidCalibrationError(
-            "longer than the model's context",
-            field="calibration.sequence_length",
-            value=sequence_length,
-            allowed=f"8 to {longest} for this model",
-        )
 
 
 def digest_of(batch: Tensor) -> str:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from bonsai_core.errors import (
+    InvalidCalibrationError,
     InvalidModelError,
     UnreachableTargetError,
     UnsupportedModelError,
@@ -234,6 +235,22 @@ def reachable_sparsity(config: Mapping[str, Any], align: int) -> float:
         total += widths.layers * (units * price + _is_biased(pattern, config) * widths.hidden)
         removable += widths.layers * (units - kept) * price
     return removable / total
+
+
+def require_context(config: Mapping[str, Any], sequence_length: int) -> None:
+    """Refuse sequences that are longer than the model was made for.
+
+    Raises:
+        InvalidCalibrationError: `sequence_length` exceeds the config's `max_position_embeddings`.
+    """
+    longest = config.get("max_position_embeddings")
+    if isinstance(longest, int) and sequence_length > longest:
+        raise InvalidCalibrationError(
+            "longer than the model's context",
+            field="calibration.sequence_length",
+            value=sequence_length,
+            allowed=f"8 to {longest} for this model",
+        )
 
 
 def require_reachable(sparsity: float, reachable: float) -> None:

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from bonsai_core import events
-from bonsai_core.calibration import calibration_batch, digest_of, require_context
+from bonsai_core.calibration import calibration_batch, digest_of
 from bonsai_core.config import PruneRequest, Utility
 from bonsai_core.errors import Stopped, UnreachableTargetError
 from bonsai_core.evaluation import mean_nll, perplexity_of
 from bonsai_core.export import require_free, save
-from bonsai_core.families import reachable_sparsity, require_reachable
+from bonsai_core.families import reachable_sparsity, require_context, require_reachable
 from bonsai_core.gates import Units, gates_of
 from bonsai_core.ledger import Ledger, RoundRecord, Tensors
 from bonsai_core.masks import applied

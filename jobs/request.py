@@ -8,7 +8,12 @@ from pydantic import Field
 
 from bonsai_core.config import CalibrationSource, ModelSource, PruneRequest
 from bonsai_core.errors import InvalidCalibrationError, InvalidModelError
-from bonsai_core.families import family_of, reachable_sparsity, require_reachable
+from bonsai_core.families import (
+    family_of,
+    reachable_sparsity,
+    require_context,
+    require_reachable,
+)
 
 Label = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9._/-]+$")]
 LabelValue = Annotated[str, Field(max_length=255)]
@@ -38,6 +43,7 @@ def check_inputs(request: JobRequest) -> None:
             family_of(config)
             reachable = reachable_sparsity(config, request.pruning.align)
             require_reachable(request.target.sparsity, reachable)
+            require_context(config, request.calibration.sequence_length)
     if request.calibration.is_file:
         _check_text(request.calibration)
 

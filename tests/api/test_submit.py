@@ -186,6 +186,16 @@ def test_an_unreachable_sparsity_is_refused(client: TestClient, body: dict[str, 
     assert error["allowed"].startswith("above 0, up to 0.")
 
 
+def test_sequences_longer_than_the_models_context_are_refused(
+    client: TestClient, body: dict[str, Any], model_folder: Path
+) -> None:
+    config = model_folder / "config.json"
+    short = json.loads(config.read_text()) | {"max_position_embeddings": 32}
+    config.write_text(json.dumps(short))
+    problem = require_problem(client.post("/v1/jobs", json=body), 422, "invalid_calibration")
+    assert only_error(problem)["pointer"] == "/calibration/sequence_length"
+
+
 def test_a_text_that_is_too_short_is_refused(
     client: TestClient, body: dict[str, Any], text_file: Path
 ) -> None:

@@ -12,7 +12,6 @@ from bonsai_core.calibration import (
     calibration_batch,
     digest_of,
     read_text,
-    require_context,
     tokenize,
 )
 from bonsai_core.config import CalibrationSource
@@ -163,10 +162,3 @@ def test_the_digest_tells_batches_apart_by_tokens_and_shape() -> None:
 
 def test_tokens_have_no_special_ones_among_them() -> None:
     assert max(tokenize(["One text.", " Another."], tiny_tokenizer()).tolist()) < 256
-
-
-def test_sequences_longer_than_the_context_are_refused_with_the_longest_allowed() -> None:
-    require_context({"max_position_embeddings": 128}, 128)
-    require_context({}, 100_000)
-    with pytest.raises(InvalidCalibrationError, match=r"sequence_length.*allowed: 8 to 128"):
-        require_context({"max_position_embeddings": 128}, 129)

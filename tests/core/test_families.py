@@ -11,12 +11,18 @@ import pytest
 import torch
 
 from bonsai_core.config import ModelSource
-from bonsai_core.errors import InvalidModelError, UnreachableTargetError, UnsupportedModelError
+from bonsai_core.errors import (
+    InvalidCalibrationError,
+    InvalidModelError,
+    UnreachableTargetError,
+    UnsupportedModelError,
+)
 from bonsai_core.families import (
     FAMILIES,
     GateKind,
     family_of,
     reachable_sparsity,
+    require_context,
     require_reachable,
     widths_of,
 )
@@ -123,3 +129,10 @@ def test_config_and_families_need_no_torch() -> None:
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_sequences_longer_than_the_context_are_refused_with_the_longest_allowed() -> None:
+    require_context({"max_position_embeddings": 128}, 128)
+    require_context({}, 100_000)
+    with pytest.raises(InvalidCalibrationError, match=r"sequence_length.*allowed: 8 to 128"):
+        require_context({"max_position_embeddings": 128}, 129)
