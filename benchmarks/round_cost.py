@@ -196,7 +196,8 @@ def random_model(shape: str, device: torch.device, dtype: torch.dtype) -> tuple[
         model = LlamaForCausalLM(config)
     # The rotary table is not a parameter and keeps its float32.
     model = model.to(dtype).to_empty(device=device).eval().requires_grad_(False)
-    model.model.rotary_emb = type(model.model.rotary_emb)(config, device=device)
+    with device:
+        model.model.rotary_emb = type(model.model.rotary_emb)(config)
     random = torch.Generator(device).manual_seed(0)
     for name, parameter in model.named_parameters():
         if "norm" in name:
