@@ -378,7 +378,7 @@ def test_the_listener_hears_the_run_in_order(
 ) -> None:
     heard = Heard()
     result = run(request_for(saved_model(), 0.1), tmp_path / "out", listener=heard)
-    loaded, begun, *trials, finished, saved = heard.events
+    loaded, begun, *trials, finished, saving, saved = heard.events
     assert isinstance(loaded, events.ModelLoaded)
     assert (loaded.architecture, loaded.device, loaded.dtype) == (
         "LlamaForCausalLM",
@@ -392,6 +392,7 @@ def test_the_listener_hears_the_run_in_order(
     assert len(trials) == 8
     assert isinstance(finished, events.RoundFinished)
     assert (finished.sparsity, finished.perplexity) == (result.sparsity, result.perplexity)
+    assert saving == events.SaveStarted(str(tmp_path / "out"))
     assert saved == events.ModelSaved(str(tmp_path / "out"), result.parameters, result.sparsity)
 
 
