@@ -1,6 +1,6 @@
 """The one place where connections to PostgreSQL are opened; nothing is opened at import."""
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, NullPool, create_engine
 
 from jobs.settings import Settings
 
@@ -20,4 +20,11 @@ def connect(settings: Settings, *, connections: int = 10) -> Engine:
             "connect_timeout": 10,
             "options": "-c timezone=UTC -c statement_timeout=30000 -c lock_timeout=10000",
         },
+    )
+
+
+def connect_for_migrations(database_url: str) -> Engine:
+    """An engine without a pool, for one connection; a revision may take as long as it needs."""
+    return create_engine(
+        database_url, poolclass=NullPool, connect_args={"options": "-c lock_timeout=10000"}
     )
