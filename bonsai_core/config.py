@@ -4,9 +4,11 @@ Frozen, closed to unknown keys, with ranges and units in the JSON schema. No tor
 """
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from bonsai_core.utilities.settings import UtilityChoice, WeightedUtility, parts_of
 
 
 class Prior(StrEnum):
@@ -15,14 +17,38 @@ class Prior(StrEnum):
     WANDA = "wanda"
     ACTIVATION = "activation"
     FLUCTUATION = "fluctuation"
+    ELIMINATION = "elimination"
     RANDOM = "random"
 
 
-class Utility(StrEnum):
-    """What a masked model is worth on the calibration batch; higher is better."""
+class Preset(StrEnum):
+    """Settings that belong together; what a request says itself comes before them."""
 
-    NLL = "nll"
-    PERPLEXITY = "perplexity"
+    BEST = "best"
+    PAPER = "paper"
+    STATISTICS = "statistics"
+
+
+PRESETS: dict[Preset, dict[str, Any]] = {
+    Preset.BEST: {
+        "recipe": "measured_damage",
+        "prior": Prior.ELIMINATION,
+        "utility": "kl",
+        "refit": True,
+    },
+    Preset.PAPER: {
+        "recipe": "random_masks",
+        "prior": Prior.WANDA,
+        "utility": "perplexity",
+        "refit": False,
+    },
+    Preset.STATISTICS: {
+        "recipe": "statistics",
+        "prior": Prior.ELIMINATION,
+        "utility": "nll",
+        "refit": True,
+    },
+}
 
 
 class Layout(StrEnum):
@@ -106,22 +132,35 @@ class Target(_Frozen):
 
 
 class Pruning(_Frozen):
-    """How to prune. The defaults are the paper's settings (arXiv 2402.05406, section 4)."""
+    """How to prune. A preset fills in what is not said."""
 
-    prior: Prior = Prior.WANDA
-    """How units are scored before any mask is tried."""
+    preset: Preset = Preset.BEST
+    """`best`: widths by measured damage, units by elimination, repair by least squares. `paper`:
+    random masks and a regression, as in arXiv 2402.05406, section 4. `statistics`: no trials."""
 
-    utility: Utility = Utility.NLL
-    """What a masked model is worth: minus the mean negative log-likelihood, or perplexity."""
+    recipe: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z][\w.-]*$")] = (
+        "measured_damage"
+    )
+    """What decides: `measured_damage`, `random_masks`, `statistics`, or a plug-in's name."""
+
+    prior: Prior = Prior.ELIMINATION
+    """How units are scored before anything is tried."""
+
+    utility: UtilityChoice = "kl"
+    """What a trial is worth, higher being better: a name, or a weighted mix of several."""
 
     masks_per_round: Annotated[int, Field(ge=4, le=100_000)] = 200
-    """Sub-models evaluated in each round; even, since each mask comes with its complement."""
-
-    samples_per_mask: Annotated[int | None, Field(ge=1, le=4096)] = None
-    """Sequences of the calibration batch that each mask is evaluated on; null: all of them."""
+    """`random_masks`: sub-models of a round; even, since each mask comes with its complement."""
 
     sparsity_per_round: Annotated[float, Field(ge=0.005, le=0.5)] = 0.05
-    """Share of the original non-embedding parameters removed in each round."""
+    """`random_masks`: share of the original non-embedding parameters removed in each round."""
+
+    improvements: Annotated[int, Field(ge=0, le=100)] = 3
+    """`measured_damage`: rounds that move width from layers that need it less to others."""
+
+    samples_per_mask: Annotated[int | None, Field(ge=1, le=4096)] = None
+    """Sequences of the calibration batch that trials are measured on; the statistics are taken
+    from the others, if there are any. null: all for `random_masks`, else 4, a quarter at most."""
 
     layout: Layout = Layout.PER_LAYER
     """`per_layer`: free widths in each layer. `uniform`: the same in all, a stock model."""
@@ -132,8 +171,28 @@ class Pruning(_Frozen):
     refit: bool = True
     """Refit the kept columns of the output projections by least squares on the calibration."""
 
+    damping: Annotated[float, Field(ge=1e-6, le=10)] = 1e-3
+    """Of the refit: ridge towards the old weights, as a share of the mean second moment.
+    `measured_damage` tries others for the result."""
+
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of every random choice of the run."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_fills_in(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        try:
+            preset = Preset(value.get("preset", Preset.BEST))
+        except ValueError:
+            return value  # the field's own check says what is allowed
+        return PRESETS[preset] | value
+
+    @property
+    def utilities(self) -> tuple[WeightedUtility, ...]:
+        """The parts of the utility; a name alone is a mix of one."""
+        return parts_of(self.utility)
 
     @field_validator("masks_per_round")
     @classmethod
@@ -163,3 +222,11 @@ class PruneRequest(_Frozen):
                 f"({self.calibration.samples}); leave it out to use all of them"
             )
         return self
+
+    @property
+    def trial_samples(self) -> int:
+        """Sequences of the calibration batch that trials are measured on."""
+        asked, samples = self.pruning.samples_per_mask, self.calibration.samples
+        if asked is not None:
+            return asked
+        return samples if self.pruning.recipe == "random_masks" else max(1, min(4, samples // 4))

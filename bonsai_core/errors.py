@@ -54,6 +54,18 @@ class InvalidCalibrationError(PruneError):
     code = "invalid_calibration"
 
 
+class InvalidUtilityError(PruneError):
+    """A utility is unknown, cannot be imported, or cannot be measured with its settings."""
+
+    code = "invalid_utility"
+
+
+class InvalidRecipeError(PruneError):
+    """A recipe is unknown, or its package does not load."""
+
+    code = "invalid_recipe"
+
+
 class InputsChangedError(PruneError):
     """The ledger belongs to other inputs: resuming would mix two different prunes."""
 

@@ -19,6 +19,7 @@ from bonsai_core.families import Family
 from bonsai_core.models import (
     device_named,
     load_saved,
+    logits_of,
     non_embedding_parameters,
     parameters,
 )
@@ -66,7 +67,7 @@ def mean_nll(model: Any, family: Family, sequences: Tensor, go_on: GoOn = regard
     Raises:
         BrokenNumericsError: the mean is not finite.
     """
-    backbone, head = model.get_submodule(family.backbone), model.get_submodule(family.head)
+    backbone, head = model.get_submodule(family.backbone), logits_of(model, family)
     device = sequences.device.type
     batch = max(1, _TOKENS_PER_FORWARD[device] // sequences.shape[1])
     total = torch.zeros((), dtype=torch.float64, device=sequences.device)
@@ -78,7 +79,7 @@ def mean_nll(model: Any, family: Family, sequences: Tensor, go_on: GoOn = regard
         for states, targets in zip(
             torch.split(hidden, chunk), torch.split(labels, chunk), strict=True
         ):
-            logits = head(states).float()
+            logits = head(states)
             total += functional.cross_entropy(logits, targets, reduction="sum").double()
     mean = total.item() / (sequences.shape[0] * (sequences.shape[1] - 1))
     if not math.isfinite(mean):

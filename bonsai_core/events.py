@@ -21,14 +21,13 @@ class ModelLoaded:
 
 @dataclass(frozen=True, slots=True)
 class RoundStarted:
-    """A round's masks are drawn."""
+    """A round's trials are chosen."""
 
     round: int
     rounds: int
     masks: int
     masks_in_ledger: int
     """Masks that an earlier run evaluated already."""
-    candidates: int
     sparsity: float
     """Before the round."""
 

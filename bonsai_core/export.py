@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ from safetensors import safe_open
 
 from bonsai_core.config import PruneRequest
 from bonsai_core.errors import PruneError
-from bonsai_core.families import GateKind
+from bonsai_core.families import GateKind, Keys
 from bonsai_core.gates import Gate
 from bonsai_core.heterogeneous import save_heterogeneous
 from bonsai_core.ledger import RoundRecord
-from bonsai_core.models import LoadedModel
+from bonsai_core.live import stock_state
+from bonsai_core.models import LoadedModel, embedding_parameters
 from bonsai_core.quiet import quiet
 from bonsai_core.versions import versions
 
@@ -74,6 +75,7 @@ def save(
     request: PruneRequest,
     records: Sequence[RoundRecord],
     perplexity_before: float,
+    utilities: tuple[Mapping[str, float], Mapping[str, float]],
     calibration_sha256: str,
     non_embedding_before: int,
 ) -> SavedModel:
@@ -84,16 +86,11 @@ def save(
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    stock = _stock(loaded, gates) if is_uniform(gates) else None
-    if stock is not None:
-        stock.save_pretrained(partial)
-    else:
-        save_heterogeneous(loaded.model, partial)
-    loaded.tokenizer.save_pretrained(partial)
+    save_model(loaded, gates, partial)
     _give_ordinary_permissions(partial)
     saved = _count(partial, loaded, non_embedding_before)
     assert saved.non_embedding_parameters == non_embedding_before - sum(
-        (_dense_units(loaded, gate) - gate.units) * gate.price for gate in gates
+        (gate.dense_units - gate.units) * gate.price for gate in gates
     ), "the written weights differ from the plan"
     manifest = {
         "format": 1,
@@ -107,9 +104,9 @@ def save(
             "before": perplexity_before,
             "after": records[-1].perplexity,
             "protocol": {
-                "text": "the calibration batch itself, which the run has seen",
+                "text": "the last sequences of the calibration batch, which the run has seen",
                 "tokens_sha256": calibration_sha256,
-                "windows": request.calibration.samples,
+                "windows": request.trial_samples,
                 "window": request.calibration.sequence_length,
                 "overlap": 0,
                 "special_tokens": False,
@@ -117,6 +114,7 @@ def save(
                 "device": loaded.device.type,
             },
         },
+        "utilities": {"before": dict(utilities[0]), "after": dict(utilities[1])},
         "rounds": [record.model_dump(mode="json") for record in records],
         "source_sha256": loaded.digest,
         "versions": versions(),
@@ -128,27 +126,69 @@ def save(
     return saved
 
 
+def save_model(loaded: LoadedModel, gates: Sequence[Gate], folder: Path) -> None:
+    """Write weights, config and tokenizer: of a stock class if one can hold the widths."""
+    stock = _stock(loaded, gates) if is_uniform(gates) else None
+    if stock is not None:
+        stock.save_pretrained(folder)
+    else:
+        save_heterogeneous(loaded.model, _widths_per_layer(loaded, gates), folder)
+    loaded.tokenizer.save_pretrained(folder)
+
+
 def is_uniform(gates: Sequence[Gate]) -> bool:
     """Whether every layer has the same widths."""
-    return all(len({gate.units for gate in gates if gate.kind is kind}) == 1 for kind in GateKind)
+    return all(len({gate.units for gate in gates if gate.kind is kind}) <= 1 for kind in GateKind)
+
+
+def _widths_per_layer(loaded: LoadedModel, gates: Sequence[Gate]) -> list[dict[str, Any]]:
+    """The widths of each layer, under the names of the family's per-layer config."""
+    mixture = loaded.widths.experts > 0
+    widths: list[dict[str, Any]] = [
+        {"expert_widths": None} if mixture else {} for _ in range(loaded.widths.layers)
+    ]
+    for gate in gates:
+        layer = widths[gate.layer]
+        if gate.kind is GateKind.EXPERTS:
+            layer["expert_widths"] = [loaded.widths.channels] * gate.units
+        elif gate.kind is GateKind.MLP and mixture:
+            layer["expert_widths"] = [*(layer["expert_widths"] or []), gate.units]
+        else:
+            layer |= _widths(loaded, gate)
+    return widths
+
+
+def _widths(loaded: LoadedModel, gate: Gate) -> dict[str, int]:
+    """What a stock config says of one gate."""
+    keys, config = loaded.family.keys, loaded.model.config
+    match gate.kind:
+        case GateKind.MLP:
+            return {(keys.channels or Keys().channels)[0]: gate.units}
+        case GateKind.EXPERTS:
+            chosen = min(config.num_experts_per_tok, gate.units)
+            return {keys.experts[0]: gate.units, "num_experts_per_tok": chosen}
+        case GateKind.ATTENTION:
+            heads = gate.units * loaded.widths.heads_per_group
+            return {keys.heads[0]: heads, keys.groups[0]: gate.units}
 
 
 def _stock(loaded: LoadedModel, gates: Sequence[Gate]) -> Any:
     """The pruned model as a stock class, sharing the live weights; None where no class fits."""
-    groups = next(gate.units for gate in gates if gate.kind is GateKind.ATTENTION)
-    channels = next(gate.units for gate in gates if gate.kind is GateKind.MLP)
-    widths = loaded.widths
-    sizes = {
-        "num_key_value_heads": groups,
-        "num_attention_heads": groups * (widths.query_rows // widths.head_rows),
-        "intermediate_size": channels,
-        "head_dim": widths.head_rows,
-        # Files may hold a head of its own although their config says that it is tied.
-        "tie_word_embeddings": loaded.model.get_output_embeddings().weight
-        is loaded.model.get_input_embeddings().weight,
-    }
+    keys = loaded.family.keys
+    if not keys.channels:
+        return None
+    sizes: dict[str, Any] = {}
+    for gate in gates:
+        sizes |= _widths(loaded, gate)
+        if gate.kind is GateKind.ATTENTION:
+            sizes[keys.head[0]] = loaded.widths.head_rows
+    # Files may hold a head of its own although their config says that it is tied.
+    sizes["tie_word_embeddings"] = (
+        loaded.model.get_output_embeddings().weight is loaded.model.get_input_embeddings().weight
+    )
     model_class = getattr(transformers, loaded.family.architecture)
-    dense = loaded.model.config.to_dict()
+    # Without the names of code that came with the dense model and does not come with this one.
+    dense = {k: v for k, v in loaded.model.config.to_dict().items() if k != "auto_map"}
     try:
         config = model_class.config_class.from_dict({**dense, **sizes})
     except (ValueError, StrictDataclassError):
@@ -160,7 +200,7 @@ def _stock(loaded: LoadedModel, gates: Sequence[Gate]) -> Any:
         config = model_class.config_class.from_dict({**dense, **sizes, "sliding_window": None})
     with torch.device("meta"):
         stock = model_class(config)
-    stock.load_state_dict(loaded.model.state_dict(), assign=True)
+    stock.load_state_dict(stock_state(loaded.model), assign=True)
     stock.tie_weights()
     stock.generation_config = loaded.model.generation_config
     stock.config.dtype = loaded.dtype
@@ -177,19 +217,13 @@ def _give_ordinary_permissions(folder: Path) -> None:
         path.chmod(mode)
 
 
-def _dense_units(loaded: LoadedModel, gate: Gate) -> int:
-    widths = loaded.widths
-    return widths.groups if gate.kind is GateKind.ATTENTION else widths.channels
-
-
 def _count(folder: Path, loaded: LoadedModel, before: int) -> SavedModel:
     """Parameters in the safetensors files, by their shapes; tied weights are written once."""
-    embedding = {"model.embed_tokens.weight", f"{loaded.family.head}.weight"}
-    total = rest = 0
+    total = 0
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - not a dictionary
-                size = math.prod(file.get_slice(name).get_shape())
-                total += size
-                rest += size * (name not in embedding)
+                total += math.prod(file.get_slice(name).get_shape())
+    # Not found by name: some families' tensors have other names in files than in memory.
+    rest = total - embedding_parameters(loaded.model)
     return SavedModel(total, rest, (before - rest) / before)

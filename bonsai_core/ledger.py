@@ -24,21 +24,19 @@ class RoundRecord(BaseModel):
     number: int
     """From 1."""
     removed: dict[str, list[int]]
-    """Units that went, by gate name, in the numbering of the dense model."""
+    """Units that went, or are planned to go, by gate name, in the numbering of the dense model."""
+    cut: bool
+    """Whether they went; a plan replaces that of the round before."""
+    damping: float | None
+    """Of the repair by least squares; None without repair."""
     sparsity: float
-    """After the round: share of the original non-embedding parameters removed."""
+    """Share of the original non-embedding parameters removed or planned to be."""
     perplexity: float
-    """After the round, on the calibration batch."""
-    candidates: int
-    """Units that could go."""
-    masks: int
-    """Masks that the fit used."""
-    regularisation: float | None
-    """Ridge strength chosen; None when the masks did not differ."""
-    leave_one_out_error: float
-    """Mean squared error of predicting a mask's utility from the others."""
-    explained: float
-    """1 - that error / the variance of the utilities."""
+    """With these units absent, on the sequences that trials are measured on."""
+    trials: int
+    """Sub-models whose utility the round's decision used."""
+    notes: dict[str, float | None]
+    """What else the recipe found out."""
 
 
 class Ledger(Protocol):

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ import torch
 import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from bonsai_core.config import DType, ModelSource
 from bonsai_core.errors import InvalidModelError, UnavailableDeviceError
 from bonsai_core.families import Family, Widths, family_of, widths_of
+from bonsai_core.live import make_live
 from bonsai_core.quiet import quiet
 from bonsai_core.registration import register
 
@@ -90,9 +91,10 @@ def load(source: ModelSource, device: torch.device) -> LoadedModel:
     """
     config = dense_config(source)
     family, widths = family_of(config), widths_of(config)
-    model, tokenizer = _from_pretrained(source, attn_implementation="sdpa")
+    model, tokenizer = _from_pretrained(source, attn_implementation=family.attention)
     if source.gguf_file:
         _forget_quantisation(model)
+    make_live(model)
     model = model.to(device).eval().requires_grad_(False)
     return LoadedModel(model, tokenizer, family, widths, device, _digest(locate(source), source))
 
@@ -111,14 +113,30 @@ def load_saved(source: ModelSource, device: torch.device) -> tuple[Any, Any, Fam
     return model.to(device).eval(), tokenizer, family
 
 
+def logits_of(model: Any, family: Family) -> Callable[[Tensor], Tensor]:
+    """The function from hidden states [..., D] to logits [..., vocabulary] in float32."""
+    head = model.get_submodule(family.head)
+    divisor = getattr(model.config, family.logits_divisor) if family.logits_divisor else None
+    cap = getattr(model.config, family.logits_cap) if family.logits_cap else None
+
+    def logits(states: Tensor) -> Tensor:
+        values: Tensor = head(states).float()
+        values = values if divisor is None else values / divisor
+        return values if cap is None else cap * torch.tanh(values / cap)
+
+    return logits
+
+
 def non_embedding_parameters(model: Any) -> int:
     """Parameters that are neither in the input embedding nor in the output head."""
-    left_out = {
-        id(module.weight)
-        for module in (model.get_input_embeddings(), model.get_output_embeddings())
-        if module is not None
-    }
-    return sum(p.numel() for p in model.parameters() if id(p) not in left_out)
+    return parameters(model) - embedding_parameters(model)
+
+
+def embedding_parameters(model: Any) -> int:
+    """Weights of the input embedding and of the output head; tied ones count once."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    weights = {id(module.weight): module.weight for module in ends if module is not None}
+    return sum(weight.numel() for weight in weights.values())
 
 
 def parameters(model: nn.Module) -> int:

@@ -52,6 +52,8 @@ def _column_scores(
             return _array(variance * norm)
         case Prior.RANDOM:
             return random.random(weight.shape[1])
+        case Prior.ELIMINATION:
+            raise ValueError("this prior is no score of columns; see bonsai_core.elimination")
 
 
 def _array(scores: Tensor) -> NDArray[np.float64]:

@@ -1,10 +1,11 @@
-"""The loop: rounds of score, choose, try, fit, cut, until the target is met."""
+"""The loop: rounds of score, choose, try, decide, cut, until the target is met."""
 
 import hashlib
 import json
 import math
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +13,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bonsai_core import events
+from bonsai_core import elimination, events, second_moments
+from bonsai_core.blocks import Blocks
 from bonsai_core.calibration import calibration_batch, digest_of
-from bonsai_core.config import PruneRequest, Utility
+from bonsai_core.config import Prior, PruneRequest
 from bonsai_core.errors import Stopped, UnreachableTargetError
 from bonsai_core.evaluation import mean_nll, perplexity_of
 from bonsai_core.export import require_free, save
 from bonsai_core.families import reachable_sparsity, require_context, require_reachable
-from bonsai_core.gates import Units, gates_of
+from bonsai_core.gates import gates_of
 from bonsai_core.ledger import Ledger, RoundRecord, Tensors
-from bonsai_core.masks import applied
 from bonsai_core.models import (
     dense_config,
     device_named,
@@ -30,20 +31,24 @@ from bonsai_core.models import (
     parameters,
 )
 from bonsai_core.priors import unit_scores
-from bonsai_core.recipe import Bonsai, Decision, Recipe, Situation, Trials
-from bonsai_core.refit import refitted
+from bonsai_core.recipe import Decision, Recipe, Situation, Trial, nothing
+from bonsai_core.recipes.registry import recipe_for
 from bonsai_core.seeds import generator
 from bonsai_core.selection import GateShape, removable, trimmed
 from bonsai_core.statistics import column_statistics
 from bonsai_core.surgery import cut
+from bonsai_core.trials import Bench
+from bonsai_core.utilities.mixture import mixture_of
+from bonsai_core.utilities.names import require_known
+from bonsai_core.utilities.utility import Factory, LiveModel
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Changes whenever the same request would be decided otherwise; part of a ledger's fingerprint."""
 
 
 @dataclass(frozen=True, slots=True)
 class PruneResult:
-    """What a prune gave. Perplexities are of the calibration batch, which the run has seen."""
+    """What a prune gave. Perplexities and utilities are of text that the run has seen."""
 
     folder: Path
     sparsity: float
@@ -56,6 +61,10 @@ class PruneResult:
     rounds: int
     masks_evaluated: int
     """By this run; those an earlier run left in the ledger are not counted."""
+    utilities_before: dict[str, float]
+    """Of the dense model, by title, before their weights."""
+    utilities: dict[str, float]
+    """Of the result."""
     seconds: float
 
 
@@ -67,6 +76,8 @@ def prune(
     device: str = "auto",
     listener: events.Listener = lambda _event: None,
     stop: events.Stop = lambda: False,
+    scratch: Path | None = None,
+    utilities: Mapping[str, Factory] | None = None,
 ) -> PruneResult:
     """Prune a model by forward passes and save the smaller one.
 
@@ -77,6 +88,9 @@ def prune(
         device: auto, cpu, cuda or cuda:N.
         listener: told what happens.
         stop: asked between two forward passes.
+        scratch: folder for what a run looks up again and again, 4 * C^2 bytes for a gate of C
+            columns; emptied at the end. None: the system's folder for temporary files.
+        utilities: further utilities by name, beside those built in and installed.
 
     Raises:
         PruneError: the request cannot be done; the subclass says why.
@@ -85,8 +99,12 @@ def prune(
     started = time.perf_counter()
     output = output.expanduser().resolve()
     require_free(output)
-    run = _Run(request, ledger, listener, stop, device_named(device))
-    rounds = run.rounds()
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="bonsai-") as folder:
+        run = _Run(
+            request, ledger, listener, stop, device_named(device), Path(folder), utilities or {}
+        )
+        rounds = run.rounds()
+    after = run.mixture.measure_each(run.go_on)
     listener(events.SaveStarted(str(output)))
     saved = save(
         run.loaded,
@@ -95,6 +113,7 @@ def prune(
         request=request,
         records=rounds,
         perplexity_before=run.perplexity_before,
+        utilities=(run.utilities_before, after),
         calibration_sha256=run.calibration_sha256,
         non_embedding_before=run.total,
     )
@@ -110,6 +129,8 @@ def prune(
         perplexity=rounds[-1].perplexity,
         rounds=len(rounds),
         masks_evaluated=run.masks_evaluated,
+        utilities_before=run.utilities_before,
+        utilities=after,
         seconds=time.perf_counter() - started,
     )
 
@@ -124,15 +145,21 @@ class _Run:
         listener: events.Listener,
         stop: events.Stop,
         device: torch.device,
+        scratch: Path,
+        utilities: Mapping[str, Factory],
     ) -> None:
         self.request = request
         self.ledger = ledger
         self.listener = listener
         self.stop = stop
+        self.scratch = scratch
+        self.recipe: Recipe = recipe_for(request.pruning)
         # Before the weights, which may take minutes.
+        for part in request.pruning.utilities:
+            require_known(part.name, given=utilities)
         config = dense_config(request.model)
         reachable = reachable_sparsity(config, request.pruning.align)
-        require_reachable(request.target.sparsity, reachable)
+        require_reachable(request.target.sparsity, reachable, config)
         require_context(config, request.calibration.sequence_length)
         self.loaded = load(request.model, device)
         self.gates = gates_of(self.loaded.model, self.loaded.family, self.loaded.widths)
@@ -140,14 +167,26 @@ class _Run:
         self.parameters_before = parameters(self.loaded.model)
         self.total = non_embedding_parameters(self.loaded.model)
         self._require_room_to_trim()
+        self.plan = nothing(self.dense_shapes)
+        self.plan_damping: float | None = None
+        self.weights: Tensors = {}
+        self.prior: Tensors | None = None
         self.removed = 0
         self.masks_evaluated = 0
         batch = calibration_batch(request.calibration, self.loaded.tokenizer, request.pruning.seed)
         self.calibration_sha256 = digest_of(batch)
-        self.sequences = batch.to(device)
+        sequences = batch.to(device)
+        # Trials are measured on text that the statistics have not seen, if there is enough.
+        self.tried = sequences[-request.trial_samples :]
+        self.listened = sequences[: -request.trial_samples]
+        if not len(self.listened):
+            self.listened = sequences
+        live = LiveModel(self.loaded.model, self.loaded.family, self.loaded.tokenizer, device)
+        self.mixture = mixture_of(live, self.tried, request.pruning.utilities, utilities)
+        self.bench = Bench(self.gates, self._blocks(self.tried), self.mixture)
         ledger.open(self._fingerprint())
-        self.recipe: Recipe = Bonsai(request.pruning)
         self.perplexity_before = self._perplexity()
+        self.utilities_before = self.mixture.measure_each(self.go_on)
         self._tell_loaded()
 
     def rounds(self) -> list[RoundRecord]:
@@ -161,131 +200,175 @@ class _Run:
 
     def _round(self, number: int) -> RoundRecord:
         started = time.perf_counter()
-        self._go_on()
+        self.go_on()
         prior = self.ledger.prior(number)
         if prior is None:
-            prior = self._score(number)
+            prior = self.prior if self.prior is not None else self._score(number)
             self.ledger.begin_round(number, prior)
+        self.prior = prior
         situation = self._situation(number, prior)
         trials = self.recipe.propose(situation)
         utilities = self._try(number, trials)
         decision = self.recipe.decide(situation, trials, utilities)
-        removed = self._numbers(decision.removed)
-        weights = self._cut(decision)
-        record = self._record(number, trials, decision, removed)
-        self.ledger.finish_round(record, weights)
+        self._require_progress(decision)
+        record = self._cut(number, decision) if decision.cut else self._plan(number, decision)
+        record = record.model_copy(
+            update={"trials": len(trials), "notes": dict(decision.notes)}
+        )
+        self.ledger.finish_round(record, self.weights)
         self._tell_finished(record, time.perf_counter() - started)
         return record
 
     def _score(self, number: int) -> Tensors:
         """The prior of every unit still there, from one pass; [U] per gate."""
-        pruning = self.request.pruning
-        statistics = column_statistics(self._backbone(), self.gates, self.sequences, self._go_on)
-        random = generator(pruning.seed, number, "prior")
+        if self.recipe.prior is Prior.ELIMINATION:
+            return self._elimination()
+        backbone = self._backbone()
+        statistics = column_statistics(backbone, self.gates, self.listened, self.go_on)
+        random = generator(self.request.pruning.seed, number, "prior")
         return {
             gate.name: torch.from_numpy(
-                unit_scores(pruning.prior, gate.output.weight, moments, gate.columns, random)
+                unit_scores(self.recipe.prior, gate.output.weight, columns, gate.columns, random)
             )
-            for gate, moments in zip(self.gates, statistics, strict=True)
+            for gate, columns in zip(self.gates, statistics, strict=True)
         }
+
+    def _elimination(self) -> Tensors:
+        moments, damping = self._moments(), self.request.pruning.damping
+        found = {}
+        for gate in self.gates:
+            self.go_on()
+            scores = elimination.scores(
+                moments.weight(gate), moments.of(gate), gate.columns, damping
+            )
+            found[gate.name] = torch.from_numpy(scores)
+        return found
+
+    def _moments(self) -> second_moments.SecondMoments:
+        """Of the model as it is cut; taken when first needed, before any plan is in place."""
+        if self.bench.moments is None:
+            blocks = self._blocks(self.listened, host=True)
+            self.bench.moments = second_moments.gather(
+                blocks, self.gates, self.scratch, self.go_on
+            )
+        return self.bench.moments
 
     def _situation(self, number: int, prior: Tensors) -> Situation:
         return Situation(
             round=number,
             shapes=self._shapes(),
             scores=[prior[gate.name].numpy() for gate in self.gates],
-            budget=min(self._step(), self._goal() - self.removed),
+            plan=self.plan,
+            goal=self._goal() - self.removed,
+            total=self.total,
         )
 
     def _shapes(self) -> list[GateShape]:
         return [GateShape(gate.kind, gate.units, gate.price) for gate in self.gates]
 
-    def _try(self, number: int, trials: Trials) -> NDArray[np.float64]:
+    def _try(self, number: int, trials: Sequence[Trial]) -> NDArray[np.float64]:
         """The utility of every trial, [M]: from the ledger, or measured now and written to it."""
         known = dict(self.ledger.utilities(number))
-        self._tell_round(number, trials, len(known))
-        for trial in range(len(trials)):
-            if trial in known:
+        self._tell_round(number, len(trials), len(known))
+        for index in range(len(trials)):
+            if index in known:
                 continue
-            self._go_on()
+            self.go_on()
             started = time.perf_counter()
-            with applied(self.gates, trials.absent(trial)):
-                utility = self._utility()
+            known[index] = utility = self._utility(trials[index])
             seconds = time.perf_counter() - started
-            self.ledger.record(number, trial, utility, seconds)
+            self.ledger.record(number, index, utility, seconds)
             self.masks_evaluated += 1
-            known[trial] = utility
-            self.listener(events.MaskEvaluated(number, trial, utility, seconds))
-        return np.array([known[trial] for trial in range(len(trials))])
+            self.listener(events.MaskEvaluated(number, index, utility, seconds))
+        return np.array([known[index] for index in range(len(trials))])
 
-    def _cut(self, decision: Decision) -> Tensors:
-        """Cut what was decided, repaired if asked for; the repaired weights by gate name."""
-        weights: Tensors = {}
-        if self.request.pruning.refit:
-            weights = refitted(
-                self._backbone(), self.gates, decision.removed, self.sequences, self._go_on
-            )
-        self._apply(decision.removed, weights)
-        return weights
+    def _utility(self, trial: Trial) -> float:
+        self._put_plan_in_place()
+        if trial.damping is not None:
+            self._moments()
+        return self.bench.measure(trial, self.go_on)
 
-    def _apply(self, removed: Sequence[Units], weights: Tensors) -> None:
-        for gate, units in zip(self.gates, removed, strict=True):
+    def _put_plan_in_place(self) -> None:
+        """The plan of the rounds before, where there is one; resuming has not done so yet."""
+        if any(len(units) for units in self.plan):
+            self._moments()
+            self.bench.put_in_place(Trial(self.plan, self.plan_damping))
+
+    def _plan(self, number: int, decision: Decision) -> RoundRecord:
+        """Take a plan over as where the next round starts from."""
+        self.plan, self.plan_damping = list(decision.absent), decision.damping
+        self._put_plan_in_place()
+        self.weights = {}
+        return self._record(number, decision)
+
+    def _cut(self, number: int, decision: Decision) -> RoundRecord:
+        """Cut what was decided, repaired if asked for."""
+        planned = any(len(units) for units in self.plan)
+        if decision.damping is not None or planned:
+            self._moments()
+            self.bench.put_in_place(Trial(decision.absent, decision.damping))
+        self.weights = self.bench.repaired_weights()
+        # Before the cut, for its units are numbered among those still there.
+        record = self._record(number, decision)
+        self._apply(record, self.weights)
+        return record.model_copy(update={"perplexity": self._perplexity()})
+
+    def _replay(self, record: RoundRecord) -> None:
+        """Plan or cut as a finished round did; repaired weights are in the ledger."""
+        if record.cut:
+            self._apply(record, self.ledger.weights(record.number))
+        else:
+            self.plan, self.plan_damping = self._positions(record), record.damping
+
+    def _apply(self, record: RoundRecord, weights: Tensors) -> None:
+        """Cut for good."""
+        for gate, units in zip(self.gates, self._positions(record), strict=True):
             self.removed += cut(gate, units)
             if gate.name in weights:
                 gate.output.weight.data.copy_(weights[gate.name])
+        self.plan, self.prior = nothing(self._shapes()), None
+        self.bench.clear()
 
-    def _replay(self, record: RoundRecord) -> None:
-        """Cut as a finished round did; its repaired weights are in the ledger."""
-        removed = [
+    def _positions(self, record: RoundRecord) -> list[NDArray[np.int64]]:
+        """A record's units among those still there."""
+        return [
             np.flatnonzero(np.isin(gate.kept, record.removed.get(gate.name, [])))
             for gate in self.gates
         ]
-        self._apply(removed, self.ledger.weights(record.number))
 
-    def _numbers(self, removed: Sequence[Units]) -> dict[str, list[int]]:
-        """Units to be cut by gate name, in the numbering of the dense model."""
-        numbers = {
+    def _record(self, number: int, decision: Decision) -> RoundRecord:
+        removed = {
             gate.name: gate.kept[units].tolist()
-            for gate, units in zip(self.gates, removed, strict=True)
+            for gate, units in zip(self.gates, decision.absent, strict=True)
             if len(units)
         }
-        if not numbers:
+        gone = self.removed + sum(
+            len(units) * gate.price
+            for gate, units in zip(self.gates, decision.absent, strict=True)
+        )
+        return RoundRecord(
+            number=number,
+            removed=removed,
+            cut=decision.cut,
+            damping=decision.damping,
+            sparsity=gone / self.total,
+            perplexity=math.nan if decision.cut else self._perplexity(),
+            trials=0,
+            notes={},
+        )
+
+    def _require_progress(self, decision: Decision) -> None:
+        if not any(len(units) for units in decision.absent):
             raise UnreachableTargetError(
                 f"no further unit can go at a sparsity of {self.removed / self.total:.4f}",
                 field="target.sparsity",
                 value=self.request.target.sparsity,
                 cure="ask for less, or use a smaller pruning.align",
             )
-        return numbers
-
-    def _record(
-        self, number: int, trials: Trials, decision: Decision, removed: dict[str, list[int]]
-    ) -> RoundRecord:
-        fit = decision.fit
-        return RoundRecord(
-            number=number,
-            removed=removed,
-            sparsity=self.removed / self.total,
-            perplexity=self._perplexity(),
-            candidates=trials.masks.shape[1],
-            masks=len(trials),
-            regularisation=fit.regularisation if math.isfinite(fit.regularisation) else None,
-            leave_one_out_error=fit.leave_one_out_error,
-            explained=fit.explained,
-        )
-
-    def _utility(self) -> float:
-        sequences = self.sequences[: self.request.pruning.samples_per_mask]
-        nll = self._nll(sequences)
-        if self.request.pruning.utility is Utility.PERPLEXITY:
-            return -perplexity_of(nll)
-        return -nll
-
-    def _nll(self, sequences: torch.Tensor) -> float:
-        return mean_nll(self.loaded.model, self.loaded.family, sequences, self._go_on)
 
     def _perplexity(self) -> float:
-        return perplexity_of(self._nll(self.sequences))
+        nll = mean_nll(self.loaded.model, self.loaded.family, self.tried, self.go_on)
+        return perplexity_of(nll)
 
     def _goal(self) -> int:
         """Parameters to remove; rounding must not ask for one more than can go."""
@@ -293,16 +376,18 @@ class _Run:
         most = sum(removable(shape, align) * shape.price for shape in self.dense_shapes)
         return min(most, math.ceil(self.request.target.sparsity * self.total))
 
-    def _step(self) -> int:
-        return math.ceil(self.request.pruning.sparsity_per_round * self.total)
-
     def _rounds_needed(self) -> int:
-        return math.ceil(self._goal() / self._step())
+        return self.recipe.rounds(self._goal(), self.total)
+
+    def _blocks(self, sequences: torch.Tensor, *, host: bool = False) -> Blocks:
+        layers = self.loaded.model.get_submodule(self.loaded.family.layers)
+        return Blocks(self._backbone(), layers, sequences, host=host)
 
     def _backbone(self) -> torch.nn.Module:
         return self.loaded.model.get_submodule(self.loaded.family.backbone)
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
+        """Called before each forward pass."""
         if self.stop():
             raise Stopped("stopped between two forward passes; the ledger is whole")
 
@@ -328,6 +413,7 @@ class _Run:
             "calibration": self.calibration_sha256,
             "target": self.request.target.model_dump(mode="json"),
             "pruning": self.request.pruning.model_dump(mode="json"),
+            "utility_inputs": self.mixture.inputs,
         }
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
@@ -344,14 +430,13 @@ class _Run:
             )
         )
 
-    def _tell_round(self, number: int, trials: Trials, in_ledger: int) -> None:
+    def _tell_round(self, number: int, trials: int, in_ledger: int) -> None:
         self.listener(
             events.RoundStarted(
                 round=number,
                 rounds=self._rounds_needed(),
-                masks=len(trials),
+                masks=trials,
                 masks_in_ledger=in_ledger,
-                candidates=trials.masks.shape[1],
                 sparsity=self.removed / self.total,
             )
         )

@@ -1,22 +1,20 @@
 """A recipe answers two questions in every round: what shall we try, and what do we do now.
 
-The loop, the ledger, resuming and sharing know nothing else of how a prune is decided. `Bonsai` is
-the paper's recipe (arXiv 2402.05406, algorithm 1): random masks with complements, and a regression.
+The loop, the ledger, resuming and sharing know nothing else of how a prune is decided. A round ends
+in a plan: the units that shall be absent. A plan is either cut, or it is where the next round
+starts from. The recipes that come with the project are in `bonsai_core.recipes`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bonsai_core.config import Pruning
+from bonsai_core.config import Prior
 from bonsai_core.gates import Units
-from bonsai_core.importance import Fit, fit
-from bonsai_core.masks import draw, split
-from bonsai_core.seeds import generator
-from bonsai_core.selection import GateShape, choose_candidates, select
+from bonsai_core.selection import GateShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,83 +22,71 @@ class Situation:
     """All that a round's decisions depend on."""
 
     round: int
+    """From 1."""
     shapes: Sequence[GateShape]
+    """The gates as they are cut so far."""
     scores: Sequence[NDArray[np.float64]]
-    """Prior of each gate's units."""
-    budget: int
-    """Parameters to remove in this round."""
+    """Prior of each gate's units; [U] each."""
+    plan: Sequence[Units]
+    """Per gate, the units that the rounds since the last cut have planned to remove."""
+    goal: int
+    """Parameters that still have to be cut to meet the target."""
+    total: int
+    """Non-embedding parameters of the dense model."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trials:
-    """Sub-models to evaluate in one round, numbered from 0."""
+class Trial:
+    """A sub-model to evaluate.
 
-    candidates: Sequence[Units]
-    masks: NDArray[np.bool_]
-    """[M, F], True where a candidate is absent."""
+    Attributes:
+        absent: per gate, ascending positions of the units that it lacks.
+        damping: the kept columns take over by least squares with this damping; None: they do not.
+    """
 
-    def __len__(self) -> int:
-        return len(self.masks)
-
-    def absent(self, trial: int) -> list[Units]:
-        """Per gate, the units that one sub-model lacks."""
-        return split(self.masks[trial], self.candidates)
+    absent: Sequence[Units]
+    damping: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What goes in this round, per gate, and the fit that said so."""
+    """How a round ends.
 
-    removed: Sequence[Units]
-    fit: Fit
+    Attributes:
+        absent: per gate, ascending positions of the units that go, those of the plan so far
+            included if they shall go.
+        cut: whether they go for good now; if not, this is the plan of the next round.
+        damping: as of a trial.
+        notes: what the round found out, for the record.
+    """
+
+    absent: Sequence[Units]
+    cut: bool
+    damping: float | None = None
+    notes: Mapping[str, float | None] = field(default_factory=dict)
 
 
 class Recipe(Protocol):
-    """How a prune is decided."""
+    """How a prune is decided. The same answers for the same situation, always."""
 
-    def propose(self, situation: Situation) -> Trials:
-        """What to try next; the same answer for the same situation."""
+    prior: Prior
+    """How units are scored, from one pass over the calibration text, after every cut."""
+
+    def rounds(self, goal: int, total: int) -> int:
+        """How many rounds it takes at most to remove `goal` of `total` parameters."""
+        ...
+
+    def propose(self, situation: Situation) -> Sequence[Trial]:
+        """What to try next; may be nothing. Trials that change the same layers belong together."""
         ...
 
     def decide(
-        self, situation: Situation, trials: Trials, utilities: NDArray[np.float64]
+        self, situation: Situation, trials: Sequence[Trial], utilities: NDArray[np.float64]
     ) -> Decision:
-        """What to do, now that every trial's utility is known; [M]."""
+        """What to do, now that every trial's utility is known; [len(trials)], higher is better."""
         ...
 
 
-class Bonsai:
-    """The paper's recipe."""
-
-    def __init__(self, pruning: Pruning) -> None:
-        self._pruning = pruning
-
-    def propose(self, situation: Situation) -> Trials:
-        """See `Recipe.propose`."""
-        pruning = self._pruning
-        candidates = choose_candidates(
-            situation.shapes,
-            situation.scores,
-            situation.budget,
-            layout=pruning.layout,
-            align=pruning.align,
-        )
-        random = generator(pruning.seed, situation.round, "masks")
-        masks = draw(candidates, situation.scores, pruning.masks_per_round, random)
-        return Trials(candidates, masks)
-
-    def decide(
-        self, situation: Situation, trials: Trials, utilities: NDArray[np.float64]
-    ) -> Decision:
-        """See `Recipe.decide`: a unit matters as much as its absence lowers the utility."""
-        found = fit(trials.masks, utilities)
-        ends = np.cumsum([len(units) for units in trials.candidates])[:-1]
-        removed = select(
-            situation.shapes,
-            trials.candidates,
-            np.split(-found.coefficients, ends),
-            situation.budget,
-            layout=self._pruning.layout,
-            align=self._pruning.align,
-        )
-        return Decision(removed, found)
+def nothing(shapes: Sequence[GateShape]) -> list[Units]:
+    """The plan that removes no unit."""
+    return [np.empty(0, dtype=np.int64) for _ in shapes]

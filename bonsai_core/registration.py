@@ -2,7 +2,7 @@
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
-from bonsai_core.modeling_bonsai import FAMILIES
+from bonsai_core.modeling_bonsai import FAMILIES, classes_of
 
 
 def register() -> None:
@@ -11,7 +11,8 @@ def register() -> None:
     Afterwards a pruned folder loads through the Auto classes without `trust_remote_code`, and with
     it too: the classes of this package are then taken before those beside the weights.
     """
-    for model_type, classes in FAMILIES.items():
+    for model_type in FAMILIES:
+        classes = classes_of(model_type)
         AutoConfig.register(model_type, classes.AutoConfig, exist_ok=True)
         AutoModel.register(classes.AutoConfig, classes.AutoModel, exist_ok=True)
         AutoModelForCausalLM.register(

@@ -42,7 +42,7 @@ def check_inputs(request: JobRequest) -> None:
         if config is not None:
             family_of(config)
             reachable = reachable_sparsity(config, request.pruning.align)
-            require_reachable(request.target.sparsity, reachable)
+            require_reachable(request.target.sparsity, reachable, config)
             require_context(config, request.calibration.sequence_length)
     if request.calibration.is_file:
         _check_text(request.calibration)

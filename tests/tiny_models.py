@@ -12,11 +12,56 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-ARCHITECTURES = (
+from bonsai_core.families import FAMILIES
+
+# Every family, with settings that make it differ from the others on a short text.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "LlamaForCausalLM": {},
+    "MistralForCausalLM": {},
+    "Qwen2ForCausalLM": {},
+    "Qwen3ForCausalLM": {},
+    "Gemma2ForCausalLM": {"query_pre_attn_scalar": 12, "sliding_window": 8},
+    "Gemma3ForCausalLM": {
+        "query_pre_attn_scalar": 12,
+        "sliding_window": 8,
+        "sliding_window_pattern": 2,
+        "final_logit_softcapping": 20.0,
+    },
+    "Phi3ForCausalLM": {"sliding_window": 8, "rope_parameters": {"partial_rotary_factor": 0.5}},
+    "Olmo2ForCausalLM": {},
+    "GraniteForCausalLM": {
+        "embedding_multiplier": 2.0,
+        "logits_scaling": 0.5,
+        "residual_multiplier": 0.8,
+        "attention_multiplier": 0.3,
+    },
+    "StableLmForCausalLM": {},
+    "GPT2LMHeadModel": {},
+    "OPTForCausalLM": {},
+    "GPTNeoXForCausalLM": {},
+    "FalconForCausalLM": {},
+    "BloomForCausalLM": {},
+    "MixtralForCausalLM": {"num_local_experts": 3},
+    "Qwen2MoeForCausalLM": {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "shared_expert_intermediate_size": 24,
+        "intermediate_size": 40,
+    },
+    "Qwen3MoeForCausalLM": {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "norm_topk_prob": True,
+        "intermediate_size": 40,
+    },
+}
+ARCHITECTURES = tuple(SETTINGS)
+# For whole runs: plain, with biases, with fused projections, and with caps, windows and norms.
+REPRESENTATIVES = (
     "LlamaForCausalLM",
-    "MistralForCausalLM",
     "Qwen2ForCausalLM",
-    "Qwen3ForCausalLM",
+    "Phi3ForCausalLM",
+    "Gemma3ForCausalLM",
 )
 SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")
 VOCABULARY = 256 + len(SPECIAL_TOKENS)
@@ -37,29 +82,38 @@ def tiny_model(
     seed: int = 0,
     **settings: Any,
 ) -> Path:
-    """Save a model and its tokenizer to `folder`; `settings` go to the config as they are."""
+    """Save a model and its tokenizer to `folder`; `settings` go to the config as they are.
+
+    Sizes that no config of the family can say have no effect.
+    """
     model_class = getattr(transformers, architecture)
+    keys = FAMILIES[architecture].keys
+    sizes = {
+        keys.hidden: hidden,
+        keys.channels: channels,
+        keys.layers: layers,
+        keys.heads: heads,
+        keys.groups: groups,
+        keys.head: head_dim,
+    }
     config = model_class.config_class(
         vocab_size=VOCABULARY,
-        hidden_size=hidden,
-        intermediate_size=channels,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=groups,
-        head_dim=head_dim,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=tied,
         bos_token_id=256,
         eos_token_id=257,
         pad_token_id=258,
-        **settings,
+        **{names[0]: size for names, size in sizes.items() if names}
+        | SETTINGS[architecture]
+        | settings,
     )
     model = model_class(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             # Norms stay near one; the rest is large beside the usual initialisation.
-            centre, spread = (1.0, 0.1) if "norm" in name else (0.0, 0.25)
+            is_norm = "norm" in name or "ln_" in name
+            centre, spread = (1.0, 0.1) if is_norm else (0.0, 0.25)
             parameter.normal_(centre, spread, generator=generator)
     model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)

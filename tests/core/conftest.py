@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bonsai_core.config import PruneRequest
-from tests.tiny_models import ARCHITECTURES, tiny_model, tiny_text
+from tests.tiny_models import REPRESENTATIVES, tiny_model, tiny_text
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,8 +44,9 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_text(tmp_path_factory.mktemp("text") / "text.txt")
 
 
-@pytest.fixture(params=ARCHITECTURES)
+@pytest.fixture(params=REPRESENTATIVES)
 def architecture(request: pytest.FixtureRequest) -> str:
+    """A few families that differ; tests/core/test_family_contract.py has them all."""
     return request.param
 
 
@@ -54,7 +55,13 @@ def request_for(text: Path) -> Callable[..., PruneRequest]:
     """A short prune of a model; options go to `pruning`."""
 
     def build(model: Path, sparsity: float = 0.4, **pruning: Any) -> PruneRequest:
-        settings = {"masks_per_round": 8, "sparsity_per_round": 0.2} | pruning
+        settings = {
+            "preset": "paper",
+            "utility": "nll",
+            "refit": True,
+            "masks_per_round": 8,
+            "sparsity_per_round": 0.2,
+        } | pruning
         return PruneRequest.model_validate(
             {
                 "model": {"source": str(model)},

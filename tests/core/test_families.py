@@ -1,16 +1,12 @@
-"""What follows from a config alone is what the weights say: sizes, prices, reach."""
+"""What follows from a config alone, without torch: families, sizes, reach, refusals."""
 
-import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from bonsai_core.config import ModelSource
 from bonsai_core.errors import (
     InvalidCalibrationError,
     InvalidModelError,
@@ -19,17 +15,13 @@ from bonsai_core.errors import (
 )
 from bonsai_core.families import (
     FAMILIES,
-    GateKind,
+    PAGE,
     family_of,
     reachable_sparsity,
     require_context,
     require_reachable,
     widths_of,
 )
-from bonsai_core.gates import gates_of
-from bonsai_core.models import load, non_embedding_parameters
-from bonsai_core.surgery import cut
-from tests.tiny_models import ARCHITECTURES
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -41,36 +33,6 @@ CONFIG = {
 }
 
 
-def config_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "config.json").read_text())
-
-
-BIASES: list[tuple[str, dict[str, Any]]] = [
-    *((architecture, {}) for architecture in ARCHITECTURES),
-    ("LlamaForCausalLM", {"attention_bias": True, "mlp_bias": True}),
-    ("Qwen3ForCausalLM", {"attention_bias": True}),
-]
-
-
-@pytest.mark.parametrize(("architecture", "options"), BIASES)
-@pytest.mark.parametrize("align", [1, 16, 20])
-def test_reachable_sparsity_is_what_removing_everything_gives(
-    saved_model: Callable[..., Path], architecture: str, options: dict[str, Any], align: int
-) -> None:
-    folder = saved_model(architecture, **options)
-    loaded = load(ModelSource(source=str(folder)), torch.device("cpu"))
-    before = non_embedding_parameters(loaded.model)
-    for gate in gates_of(loaded.model, loaded.family, loaded.widths):
-        left = 1 if gate.kind is GateKind.ATTENTION else align
-        cut(gate, gate.kept[left:])
-    reached = 1 - non_embedding_parameters(loaded.model) / before
-    assert reachable_sparsity(config_of(folder), align) == pytest.approx(reached, abs=1e-12)
-
-
-def test_every_family_is_tested() -> None:
-    assert set(ARCHITECTURES) == set(FAMILIES)
-
-
 def test_a_config_without_groups_or_head_size_means_one_group_per_head() -> None:
     widths = widths_of({key: CONFIG[key] for key in CONFIG if key != "num_key_value_heads"})
     assert (widths.groups, widths.query_rows, widths.head_rows) == (4, 16, 16)
@@ -78,13 +40,20 @@ def test_a_config_without_groups_or_head_size_means_one_group_per_head() -> None
 
 def test_another_architecture_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(
-        UnsupportedModelError, match=r"GPT2LMHeadModel.*allowed: LlamaFor"
+        UnsupportedModelError, match=r"MambaForCausalLM.*allowed: LlamaFor"
     ) as caught:
-        family_of({"architectures": ["GPT2LMHeadModel"]})
+        family_of({"architectures": ["MambaForCausalLM"]})
     assert caught.value.field == "model.source"
-    assert caught.value.cure
+    assert caught.value.allowed == ", ".join(FAMILIES)
+    assert PAGE in caught.value.cure
+    assert (Path(__file__).parents[2] / PAGE).is_file()
     with pytest.raises(UnsupportedModelError, match="model_type 'mamba', no architectures"):
         family_of({"model_type": "mamba"})
+
+
+def test_the_page_names_every_family() -> None:
+    page = (Path(__file__).parents[2] / PAGE).read_text()
+    assert [name for name in FAMILIES if f"`{name}`" not in page] == []
 
 
 def test_a_model_pruned_per_layer_is_refused_as_such() -> None:
@@ -118,6 +87,39 @@ def test_an_unreachable_target_names_the_reachable_one_rounded_down() -> None:
     require_reachable(allowed, reachable)
 
 
+def test_a_family_of_which_only_the_mlp_is_pruned_says_why() -> None:
+    config = CONFIG | {"architectures": ["Olmo2ForCausalLM"]}
+    reachable = reachable_sparsity(config, 1)
+    assert reachable < reachable_sparsity(CONFIG, 1)
+    with pytest.raises(UnreachableTargetError, match=r"Olmo2\w+ is never pruned: its query"):
+        require_reachable(0.9, reachable, config)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"architectures": ["GPT2LMHeadModel"], "n_embd": 64, "n_layer": 3, "n_head": 4}, 256),
+        (
+            {"architectures": ["BloomForCausalLM"], "n_embed": 64, "n_layer": 3}
+            | {"num_attention_heads": 4},
+            256,
+        ),
+        (
+            {"architectures": ["OPTForCausalLM"], "hidden_size": 64, "num_hidden_layers": 3}
+            | {"num_attention_heads": 4, "ffn_dim": 100},
+            100,
+        ),
+    ],
+    ids=["GPT-2", "Bloom", "OPT"],
+)
+def test_sizes_are_found_under_the_names_of_each_family(
+    config: dict[str, Any], expected: int
+) -> None:
+    widths = widths_of(config | {"max_position_embeddings": 32})
+    assert (widths.layers, widths.hidden, widths.groups) == (3, 64, 4)
+    assert (widths.channels, widths.head_rows) == (expected, 16)
+
+
 def test_an_alignment_wider_than_the_mlp_is_refused() -> None:
     with pytest.raises(UnreachableTargetError, match=r"pruning\.align.*allowed: 1 to 128"):
         reachable_sparsity(CONFIG, 129)
@@ -132,7 +134,8 @@ def test_config_and_families_need_no_torch() -> None:
 
 
 def test_sequences_longer_than_the_context_are_refused_with_the_longest_allowed() -> None:
-    require_context({"max_position_embeddings": 128}, 128)
     require_context({}, 100_000)
-    with pytest.raises(InvalidCalibrationError, match=r"sequence_length.*allowed: 8 to 128"):
-        require_context({"max_position_embeddings": 128}, 129)
+    for key in ("max_position_embeddings", "n_positions"):
+        require_context({key: 128}, 128)
+        with pytest.raises(InvalidCalibrationError, match=r"sequence_length.*allowed: 8 to 128"):
+            require_context({key: 128}, 129)

@@ -19,7 +19,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
-    GPT2Config,
+    CTRLConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -30,8 +30,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from bonsai_core.heterogeneous import heterogeneous_config, live_widths, save_heterogeneous
-from bonsai_core.modeling_bonsai import FAMILIES, LayerWidths, auto_map
+from bonsai_core import modeling_bonsai
+from bonsai_core.heterogeneous import heterogeneous_config, save_heterogeneous
+from bonsai_core.modeling_bonsai import FAMILIES, auto_map, classes_of
 from bonsai_core.registration import register
 
 HEAD_DIM = 8
@@ -55,7 +56,15 @@ KEPT: list[tuple[list[int], list[int], list[int]]] = [
     ([2, 3], [1], [7]),
     ([1, 2], [0, 1], list(range(5, 42))),
 ]
-WIDTHS = [LayerWidths(len(heads), len(groups), len(channels)) for heads, groups, channels in KEPT]
+
+
+def widths_of(*layers: tuple[int, int, int]) -> list[dict[str, int]]:
+    """Widths as a config names them: query heads, key-value heads and channels of each layer."""
+    names = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
+    return [dict(zip(names, layer, strict=True)) for layer in layers]
+
+
+WIDTHS = widths_of(*((len(heads), len(groups), len(mlp)) for heads, groups, mlp in KEPT))
 
 
 @dataclass(frozen=True)
@@ -135,6 +144,20 @@ def sliced_model(family: str, **settings: Any) -> Any:
     return model
 
 
+def made_widths(model: Any) -> list[dict[str, int]]:
+    """The widths of a model's layers, read from the shapes of its modules."""
+    return widths_of(
+        *(
+            (
+                layer.self_attn.q_proj.out_features // HEAD_DIM,
+                layer.self_attn.k_proj.out_features // HEAD_DIM,
+                layer.mlp.down_proj.in_features,
+            )
+            for layer in model.model.layers
+        )
+    )
+
+
 def tokens() -> torch.Tensor:
     return torch.randint(2, 96, (2, 13), generator=torch.Generator().manual_seed(1))
 
@@ -164,7 +187,7 @@ def live(family: str) -> Any:
 @pytest.fixture(scope="module")
 def folder(live: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pruned") / "model"
-    save_heterogeneous(live, path)
+    save_heterogeneous(live, WIDTHS, path)
     return path
 
 
@@ -238,6 +261,7 @@ with torch.no_grad():
 """
 
 
+@pytest.mark.parametrize("family", ["qwen3"], indirect=True)
 def test_remote_code_is_enough_without_our_package(live: Any, folder: Path, tmp_path: Path) -> None:
     inputs, outputs = tmp_path / "inputs.safetensors", tmp_path / "outputs.safetensors"
     save_file({"tokens": tokens()}, inputs)
@@ -267,14 +291,14 @@ def test_registered_classes_load_without_remote_code(
     family: str, live: Any, reloaded: Any, folder: Path
 ) -> None:
     register()  # a second time
-    assert type(reloaded) is FAMILIES[f"bonsai_{family}"].AutoModelForCausalLM
+    assert type(reloaded) is classes_of(f"bonsai_{family}").AutoModelForCausalLM
     assert torch.allclose(logits(reloaded), logits(live), rtol=0, atol=1e-6)
-    assert live_widths(reloaded) == WIDTHS
+    assert made_widths(reloaded) == WIDTHS
     # Our classes also win over those beside the weights.
     trusting = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
     assert type(trusting) is type(reloaded)
     backbone = AutoModel.from_pretrained(folder).eval()
-    assert type(backbone) is FAMILIES[f"bonsai_{family}"].AutoModel
+    assert type(backbone) is classes_of(f"bonsai_{family}").AutoModel
     with torch.no_grad():
         expected = live.model(tokens()).last_hidden_state
         assert torch.allclose(backbone(tokens()).last_hidden_state, expected, rtol=0, atol=1e-6)
@@ -343,7 +367,7 @@ def test_saving_a_loaded_model_again_writes_the_same_folder(
 ) -> None:
     reloaded.save_pretrained(tmp_path / "stock")
     assert digests(tmp_path / "stock") == digests(folder)
-    save_heterogeneous(reloaded, tmp_path / "ours")
+    save_heterogeneous(reloaded, WIDTHS, tmp_path / "ours")
     assert digests(tmp_path / "ours") == digests(folder)
 
 
@@ -354,7 +378,7 @@ def test_saving_twice_gives_the_same_bytes_and_changes_nothing(
     pointers = {name: value.data_ptr() for name, value in model.named_parameters()}
     config, generation = model.config.to_dict(), model.generation_config.to_dict()
     before, seed_state = logits(model), torch.get_rng_state()
-    save_heterogeneous(model, tmp_path / "again")
+    save_heterogeneous(model, WIDTHS, tmp_path / "again")
     assert torch.equal(torch.get_rng_state(), seed_state)
     assert digests(tmp_path / "again") == digests(folder)
     assert model.config.to_dict() == config
@@ -369,7 +393,7 @@ def test_the_number_format_is_carried_over(family: str, tmp_path: Path) -> None:
     for parameter in model.parameters():
         # Not `model.to`, which would also round the rotary frequencies; loading never does.
         parameter.data = parameter.data.to(torch.bfloat16)
-    save_heterogeneous(model, tmp_path)
+    save_heterogeneous(model, WIDTHS, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
     again = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     assert again.dtype == torch.bfloat16
@@ -382,7 +406,7 @@ def test_a_model_can_be_made_from_its_config_alone(family: str) -> None:
     config = heterogeneous_config(dense, WIDTHS)
     assert not dense.is_heterogeneous
     model = AutoModelForCausalLM.from_config(config)
-    assert live_widths(model) == WIDTHS
+    assert made_widths(model) == WIDTHS
     assert torch.isfinite(logits(model)).all()
     with pytest.raises(RuntimeError, match="per-layer attribute"):
         _ = config.num_attention_heads
@@ -410,7 +434,7 @@ def test_every_kind_of_rope_loads(rope: dict[str, Any], tmp_path: Path) -> None:
     model = sliced_model(
         "llama", rope_parameters={"rope_theta": 10000.0} | rope, max_position_embeddings=8
     )
-    save_heterogeneous(model, tmp_path)
+    save_heterogeneous(model, WIDTHS, tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     assert torch.allclose(logits(again), logits(model), rtol=0, atol=1e-6)
 
@@ -419,7 +443,7 @@ def test_a_head_that_is_no_longer_tied_is_kept(tmp_path: Path) -> None:
     register()
     model = sliced_model("qwen2")
     model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach() * 2)
-    save_heterogeneous(model, tmp_path)
+    save_heterogeneous(model, WIDTHS, tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     assert torch.allclose(logits(again), logits(model), rtol=0, atol=1e-6)
 
@@ -427,12 +451,12 @@ def test_a_head_that_is_no_longer_tied_is_kept(tmp_path: Path) -> None:
 def test_zero_padded_layer_keys_are_read(tmp_path: Path) -> None:
     register()
     dense = LlamaConfig(**SIZES | {"num_hidden_layers": 11})
-    widths = [(4, 2, 48 - index) for index in range(11)]
+    widths = widths_of(*((4, 2, 48 - index) for index in range(11)))
     heterogeneous_config(dense, widths).save_pretrained(tmp_path)
     assert "03" in json.loads((tmp_path / "config.json").read_text())["per_layer_config"]
     config = AutoConfig.from_pretrained(tmp_path)
     assert [layer.intermediate_size for layer in config.per_layer_config] == [
-        width for _, _, width in widths
+        layer["intermediate_size"] for layer in widths
     ]
 
 
@@ -452,22 +476,37 @@ def test_the_head_size_is_said_when_the_dense_config_leaves_it_out() -> None:
 )
 def test_impossible_widths_are_refused(widths: list[tuple[int, int, int]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        heterogeneous_config(LlamaConfig(**SIZES), widths)
+        heterogeneous_config(LlamaConfig(**SIZES), widths_of(*widths))
+
+
+def test_widths_of_other_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="layer 0 are n_inner; needed: num_attention_heads"):
+        heterogeneous_config(LlamaConfig(**SIZES), [{"n_inner": 48}] * 3)
 
 
 def test_a_config_file_with_impossible_widths_is_refused() -> None:
-    config_class = FAMILIES["bonsai_llama"].AutoConfig
+    config_class = classes_of("bonsai_llama").AutoConfig
     with pytest.raises(Exception, match="must be a multiple"):
         config_class(**SIZES, per_layer_config={"1": {"num_attention_heads": 3}})
 
 
 def test_another_family_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"'gpt2'.*llama, mistral, qwen2, qwen3"):
-        heterogeneous_config(GPT2Config(), [])
+    with pytest.raises(ValueError, match=r"'ctrl'.*llama, mistral, qwen2, qwen3"):
+        heterogeneous_config(CTRLConfig(), [])
+
+
+def test_every_class_is_an_attribute_of_the_module_and_no_other_name_is() -> None:
+    for model_type in FAMILIES:
+        for auto_class, path in auto_map(model_type).items():
+            found = getattr(modeling_bonsai, path.removeprefix("modeling_bonsai."))
+            assert found is getattr(classes_of(model_type), auto_class)
+            assert f"{modeling_bonsai.MODULE_NAME}.{found.__name__}" == path
+    with pytest.raises(AttributeError, match="BonsaiOtherModel"):
+        _ = modeling_bonsai.BonsaiOtherModel
 
 
 def test_weights_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     model = sliced_model("llama")
     keep(model.model.layers[0].mlp.up_proj, range(5), None)
     with pytest.raises(RuntimeError, match=r"layers\.0\.mlp\.up_proj\.weight"):
-        save_heterogeneous(model, tmp_path)
+        save_heterogeneous(model, WIDTHS, tmp_path)

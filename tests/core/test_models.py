@@ -68,7 +68,7 @@ def test_a_model_loads_ready_for_pruning(
     assert loaded.family.architecture == architecture
     assert not loaded.model.training
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
-    assert loaded.model.config._attn_implementation == "sdpa"
+    assert loaded.model.config._attn_implementation == loaded.family.attention
     widths = loaded.widths
     assert (widths.groups, widths.query_rows, widths.head_rows) == (2, 16, 8)
     assert (widths.layers, widths.hidden, widths.channels) == (2, 32, 48)
@@ -185,9 +185,9 @@ def test_missing_weights_are_named(copy: Path) -> None:
 
 
 def test_another_architecture_is_refused_before_its_weights_are_read(copy: Path) -> None:
-    edit_config(copy, architectures=["GPT2LMHeadModel"], model_type="gpt2")
+    edit_config(copy, architectures=["CTRLLMHeadModel"], model_type="ctrl")
     (copy / "model.safetensors").unlink()
-    with pytest.raises(UnsupportedModelError, match="GPT2LMHeadModel"):
+    with pytest.raises(UnsupportedModelError, match="CTRLLMHeadModel"):
         loaded_from(copy)
 
 

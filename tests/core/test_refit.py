@@ -94,7 +94,7 @@ def test_activations_that_are_not_finite_name_their_gate(
     loaded: LoadedModel, gates: list[Gate]
 ) -> None:
     with torch.no_grad():
-        gates[0].producers[2][0].weight.fill_(torch.nan)
+        gates[0].producers[-1][0].weight.fill_(torch.nan)
     with pytest.raises(BrokenNumericsError, match=r"gate 0\.attention"):
         refitted(loaded.model.model, gates, absent_units(gates), SEQUENCES)
 

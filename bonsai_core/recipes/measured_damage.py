@@ -1,0 +1,216 @@
+"""Widths by the damage that is measured where they are; units by the prior.
+
+The first round takes equal shares of every layer. Each further round changes one gate at a time, a
+little, at the plan so far, and measures what that does to the utility: a layer whose loss hurts
+more than others' gets some of its width back, at the cost of those that hurt less. The last round
+tries dampings for the repair of the plan that was found, and cuts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bonsai_core.config import Layout, Pruning
+from bonsai_core.families import GateKind
+from bonsai_core.gates import Units
+from bonsai_core.recipe import Decision, Situation, Trial
+from bonsai_core.recipes.statistics_only import equal_shares, planned
+from bonsai_core.selection import GateShape, block_of, removable
+
+Floats = NDArray[np.float64]
+
+DAMPINGS = (1e-4, 1e-3, 1e-2, 1e-1)
+"""Tried in the last round."""
+
+PROBE = 1 / 16
+"""Share of an MLP's channels by which a trial differs from the plan."""
+
+STEEPNESS = 2.0
+"""How fast the cost of a gate's next unit grows with what is gone already, as a power: with s the
+measured cost relative to the median, a width's loss changes by the factor s^(-1/STEEPNESS)."""
+
+MOST_CHANGE = 1.5
+"""A round changes the loss of a gate by this factor at most."""
+
+NEVER_BACK, NEVER_GONE = 0.0, 1e30
+"""Costs of units so far from the plan that nothing was measured about them: they stay as they are
+unless the target cannot be met otherwise."""
+
+LEAST_COST = 0.01
+"""Of a gate's unit, relative to the median of the channels measured."""
+
+SPLITS = 9
+"""Plans tried at most where all layers get the same widths."""
+
+HYSTERESIS = 1.25
+"""Attention units are coarse: they move where that gains clearly, by this factor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A change of one gate: how many units it lacks, instead of how many the plan takes."""
+
+    gate: int
+    count: int
+
+
+class ProbeTrials(Sequence[Trial]):
+    """The plan as it is, and then with one gate changed at a time."""
+
+    def __init__(
+        self, situation: Situation, probes: Sequence[Probe], damping: float | None
+    ) -> None:
+        self._situation = situation
+        self.probes = probes
+        self._damping = damping
+
+    def __len__(self) -> int:
+        return 1 + len(self.probes)
+
+    @overload
+    def __getitem__(self, index: int) -> Trial: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Trial]: ...
+    def __getitem__(self, index: int | slice) -> Trial | Sequence[Trial]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        absent = list(self._situation.plan)
+        if index:
+            probe = self.probes[index - 1]
+            weakest = np.argsort(self._situation.scores[probe.gate], kind="stable")
+            absent[probe.gate] = np.sort(weakest[: probe.count]).astype(np.int64)
+        return Trial(absent, self._damping)
+
+
+class MeasuredDamage:
+    """See the module. Without refit there is no damping to try, and masks alone are measured."""
+
+    def __init__(self, pruning: Pruning) -> None:
+        self._pruning = pruning
+        self.prior = pruning.prior
+
+    def rounds(self, goal: int, total: int) -> int:  # noqa: ARG002
+        """See `Recipe.rounds`: equal shares, the improvements, the repair."""
+        return self._last
+
+    def propose(self, situation: Situation) -> Sequence[Trial]:
+        """See `Recipe.propose`."""
+        if situation.round == 1:
+            return []
+        if situation.round >= self._last:
+            dampings = DAMPINGS if self._pruning.refit else [None]
+            return [Trial(situation.plan, damping) for damping in dampings]
+        if self._pruning.layout is Layout.UNIFORM:
+            return [Trial(plan, self._damping) for plan in self._splits(situation)]
+        return ProbeTrials(situation, self._probes(situation), self._damping)
+
+    def decide(
+        self, situation: Situation, trials: Sequence[Trial], utilities: Floats
+    ) -> Decision:
+        """See `Recipe.decide`."""
+        layout, align = self._pruning.layout, self._pruning.align
+        if situation.round == 1:
+            return self._plan(equal_shares(situation, layout, align))
+        if isinstance(trials, ProbeTrials):
+            costs = _costs(situation, trials.probes, utilities)
+            return self._plan(planned(situation, costs, layout, align))
+        best = trials[int(np.argmax(utilities))]
+        if situation.round < self._last:
+            return self._plan(best.absent)
+        return Decision(best.absent, cut=True, damping=best.damping)
+
+    def _plan(self, absent: Sequence[Units]) -> Decision:
+        return Decision(absent, cut=False, damping=self._damping)
+
+    @property
+    def _damping(self) -> float | None:
+        return self._pruning.damping if self._pruning.refit else None
+
+    @property
+    def _last(self) -> int:
+        # Equal widths leave one thing to find: how attention and MLPs share.
+        uniform = self._pruning.layout is Layout.UNIFORM
+        return 2 + (1 if uniform else self._pruning.improvements)
+
+    def _splits(self, situation: Situation) -> list[list[Units]]:
+        """Plans of equal widths that differ in how many attention units go."""
+        kinds = [shape.kind for shape in situation.shapes]
+        most = min(
+            removable(shape, 1) for shape in situation.shapes if shape.kind is GateKind.ATTENTION
+        ) if GateKind.ATTENTION in kinds else 0
+        plans = {}
+        for count in sorted({round(share * most) for share in np.linspace(0, 1, SPLITS)}):
+            costs = [_first(count, shape) for shape in situation.shapes]
+            plan = planned(situation, costs, Layout.UNIFORM, self._pruning.align)
+            plans[tuple(len(units) for units in plan)] = plan
+        return list(plans.values())
+
+    def _probes(self, situation: Situation) -> list[Probe]:
+        align = self._pruning.align
+        probes = []
+        for gate, (shape, units) in enumerate(
+            zip(situation.shapes, situation.plan, strict=True)
+        ):
+            step, count = _step(shape, align), len(units)
+            more, less = count + step <= removable(shape, align), count >= step
+            if more:
+                probes.append(Probe(gate, count + step))
+            if less and (shape.kind is GateKind.ATTENTION or not more):
+                probes.append(Probe(gate, count - step))
+        return probes
+
+
+def _first(count: int, shape: GateShape) -> Floats:
+    """Costs by which `count` attention units go before any channel, and the others after all."""
+    ranks = np.arange(shape.units)
+    if shape.kind is GateKind.MLP:
+        return 1 + ranks / shape.units
+    return np.where(ranks < count, 0.0, 3.0)
+
+
+def _step(shape: GateShape, align: int) -> int:
+    """Units by which a trial differs from the plan: whole blocks of the alignment."""
+    block = block_of(shape, align)
+    return max(1, round(PROBE * shape.units / block)) * block
+
+
+def _costs(
+    situation: Situation, probes: Sequence[Probe], utilities: Floats
+) -> list[Floats]:
+    """Per gate, what its weakest unit costs per parameter, the next, and so on; ascending, [U]."""
+    measured: list[list[tuple[int, float]]] = [[] for _ in situation.shapes]
+    for probe, utility in zip(probes, utilities[1:], strict=True):
+        count = len(situation.plan[probe.gate])
+        price = situation.shapes[probe.gate].price * (probe.count - count)
+        measured[probe.gate].append((probe.count, float(utilities[0] - utility) / price))
+    channels = [
+        cost
+        for found, shape in zip(measured, situation.shapes, strict=True)
+        for _, cost in found
+        if shape.kind is GateKind.MLP
+    ]
+    # Noise may make a loss look like a gain; a gate that costs nothing still costs something.
+    least = LEAST_COST * max(float(np.median(channels)), 0.0) if channels else 0.0
+    return [
+        _curve(shape, len(plan), [(count, max(cost, least)) for count, cost in found])
+        for shape, plan, found in zip(situation.shapes, situation.plan, measured, strict=True)
+    ]
+
+
+def _curve(shape: GateShape, count: int, found: Sequence[tuple[int, float]]) -> Floats:
+    """Costs of a gate's units by rank, from those that were measured beside `count`."""
+    ranks = np.arange(1, shape.units + 1, dtype=np.float64)
+    costs = np.where(ranks <= count, NEVER_BACK, NEVER_GONE)
+    if shape.kind is GateKind.ATTENTION:
+        for other, cost in found:
+            between = (ranks > min(count, other)) & (ranks <= max(count, other))
+            costs[between] = cost * HYSTERESIS if other > count else cost / HYSTERESIS
+        return np.maximum.accumulate(costs)
+    for other, cost in found:
+        centre = (count + other) / 2
+        near = (ranks > centre / MOST_CHANGE) & (ranks <= max(centre, other) * MOST_CHANGE)
+        costs[near] = cost * (ranks[near] / centre) ** STEEPNESS
+    return np.maximum.accumulate(costs)
