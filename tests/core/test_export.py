@@ -31,14 +31,14 @@ TOKENS = torch.arange(60).reshape(3, 20) * 4
 RECORD = RoundRecord(
     number=1,
     removed={},
+    cut=True,
+    damping=1e-3,
     sparsity=0.3,
     perplexity=12.0,
-    candidates=4,
-    masks=8,
-    regularisation=None,
-    leave_one_out_error=0.1,
-    explained=0.9,
+    trials=8,
+    notes={"explained": 0.9, "regularisation": None},
 )
+UTILITIES = ({"kl": 0.0, "taste": 0.5}, {"kl": -0.25, "taste": 0.75})
 RequestFor = Callable[..., PruneRequest]
 
 
@@ -67,6 +67,7 @@ class Pruned:
             request=self.request,
             records=[RECORD],
             perplexity_before=10.0,
+            utilities=UTILITIES,
             calibration_sha256="0" * 64,
             non_embedding_before=self.before,
         )
@@ -235,7 +236,8 @@ def test_bonsai_json_tells_how_the_model_was_made(
     assert told["source_sha256"] == pruned.loaded.digest
     assert told["rounds"] == [RECORD.model_dump(mode="json")]
     assert (told["perplexity"]["before"], told["perplexity"]["after"]) == (10.0, 12.0)
-    assert told["perplexity"]["protocol"]["windows"] == request.calibration.samples
+    assert told["perplexity"]["protocol"]["windows"] == request.trial_samples
+    assert told["utilities"] == {"before": UTILITIES[0], "after": UTILITIES[1]}
     assert told["versions"]["transformers"]
 
 

@@ -18,13 +18,12 @@ def record_of(number: int) -> RoundRecord:
     return RoundRecord(
         number=number,
         removed={"0.mlp": [3, 5]},
+        cut=number % 2 == 0,
+        damping=None if number % 2 else 1 / 3,
         sparsity=0.1 * number,
         perplexity=20 / 3,
-        candidates=4,
-        masks=8,
-        regularisation=None,
-        leave_one_out_error=0.1,
-        explained=-0.2,
+        trials=8,
+        notes={"explained": -0.2, "regularisation": None},
     )
 
 
