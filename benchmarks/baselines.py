@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.allocation import lowest, lowest_of_all, uniform_counts
 from benchmarks.calibration_statistics import Need, Statistics
-from benchmarks.change import Change, widened
+from benchmarks.change import Change
 from benchmarks.unit_scores import Scores, fluctuation, magnitude, standardised, wanda
 from bonsai_core.elimination import eliminate
 from bonsai_core.gates import Gate, Units
@@ -79,7 +79,7 @@ def magnitude_uniform(subject: Subject, sparsity: float) -> Change:
 
 def wanda_uniform(subject: Subject, sparsity: float) -> Change:
     """Wanda-sp, uniform (`unit_scores.wanda`: arXiv 2306.11695, eq. 1, for whole units)."""
-    return Change(_lowest_uniform(subject, sparsity, _wanda_scores(subject)))
+    return Change(_lowest_uniform(subject, sparsity, _wanda_scores(subject, Need.COLUMNS)))
 
 
 def wanda_global(subject: Subject, sparsity: float) -> Change:
@@ -90,7 +90,7 @@ def wanda_global(subject: Subject, sparsity: float) -> Change:
     """
     scores = [
         values / values.sum() / gate.price
-        for gate, values in zip(subject.gates, _wanda_scores(subject), strict=True)
+        for gate, values in zip(subject.gates, _wanda_scores(subject, Need.COLUMNS), strict=True)
     ]
     return Change(lowest_of_all(subject.shapes, scores, sparsity * subject.total))
 
@@ -121,13 +121,13 @@ def flap_uniform(subject: Subject, sparsity: float) -> Change:
 
 def wanda_refit(subject: Subject, sparsity: float) -> Change:
     """Wanda-sp uniform, then the kept columns refitted by least squares (`repair`)."""
-    return repair(subject, _lowest_uniform(subject, sparsity, _wanda_scores(subject)))
+    return repair(subject, _lowest_uniform(subject, sparsity, _wanda_scores(subject, Need.MOMENTS)))
 
 
 def wanda_mlp_refit(subject: Subject, sparsity: float) -> Change:
     """The same, of channels only: attention stays whole."""
     counts = subject.uniform(sparsity, attention=False)
-    return repair(subject, _lowest_each(_wanda_scores(subject), counts))
+    return repair(subject, _lowest_each(_wanda_scores(subject, Need.MOMENTS), counts))
 
 
 def obs_refit(subject: Subject, sparsity: float) -> Change:
@@ -168,10 +168,11 @@ def repair(subject: Subject, absent: Sequence[Units]) -> Change:
     weights = {}
     for gate, units in zip(subject.gates, absent, strict=True):
         if len(units):
-            kept = _columns(gate, np.setdiff1d(np.arange(gate.units), units))
             weight = gate.output.weight
-            fitted = repaired(weight, subject.statistics.moments(gate), kept, DAMPING)
-            weights[gate.name] = widened(fitted, kept.to(fitted.device), weight.shape[1])
+            gone = torch.zeros(weight.shape[1], dtype=torch.bool, device=weight.device)
+            gone[_columns(gate, units).to(weight.device)] = True
+            moments = subject.statistics.moments(gate)
+            weights[gate.name] = repaired(weight, moments, gone, DAMPING)
     return Change(absent, weights=weights)
 
 
@@ -193,9 +194,9 @@ def _columns(gate: Gate, units: Units) -> Tensor:
     return torch.from_numpy(gate.columns_of(units))
 
 
-def _wanda_scores(subject: Subject) -> list[Scores]:
+def _wanda_scores(subject: Subject, need: Need) -> list[Scores]:
     return [
-        wanda(gate.output.weight, subject.statistics.mean_square(gate), gate.columns)
+        wanda(gate.output.weight, subject.statistics.mean_square(gate, need), gate.columns)
         for gate in subject.gates
     ]
 

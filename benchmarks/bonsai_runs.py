@@ -68,8 +68,8 @@ class BonsaiRun:
     records: Sequence[RoundRecord]
 
     def up_to(self, sparsity: float) -> tuple[int, Sequence[RoundRecord]]:
-        """The number of the first round that reached a sparsity, and all rounds up to it."""
-        number = next(r.number for r in self.records if r.sparsity >= sparsity - 1e-9)
+        """The number of the first round that cut to a sparsity, and all rounds up to it."""
+        number = next(r.number for r in self.records if r.cut and r.sparsity >= sparsity - 1e-9)
         return number, self.records[:number]
 
 
@@ -105,9 +105,9 @@ def run(
 
 
 def change_of(records: Sequence[RoundRecord], gates: Sequence[Gate]) -> Change:
-    """What the first rounds of a run without refit did, as a change of the dense model."""
+    """What the first rounds of a run without refit cut, as a change of the dense model."""
     gone: dict[str, list[int]] = {}
     for record in records:
-        for name, units in record.removed.items():
+        for name, units in record.removed.items() if record.cut else ():
             gone.setdefault(name, []).extend(units)
     return Change([np.array(sorted(gone.get(gate.name, [])), dtype=np.int64) for gate in gates])

@@ -1,4 +1,4 @@
-"""Statistics of one calibration batch: gathered when first asked for, kept in a file, shared.
+"""Statistics of one calibration batch: gathered when first asked for, kept in files, shared.
 
 Each method is charged what the statistics it uses cost, as if it had gathered them alone.
 """
@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks.spending import Meter, Spending
-from bonsai_core import second_moments
-from bonsai_core.events import regardless
+from bonsai_core.blocks import Blocks
 from bonsai_core.gates import Gate
+from bonsai_core.second_moments import SecondMoments, gather
 from bonsai_core.statistics import ColumnStatistics, column_statistics
 
 
@@ -34,6 +34,7 @@ class Statistics:
     def __init__(
         self,
         backbone: nn.Module,
+        layers: nn.ModuleList,
         gates: Sequence[Gate],
         batch: Callable[[], Tensor],
         folder: Path,
@@ -43,71 +44,63 @@ class Statistics:
 
         Args:
             backbone: of the dense model.
+            layers: its decoder layers.
             gates: of the model.
             batch: gives the calibration tokens [N, S] on the model's device; called when needed.
             folder: where statistics are kept; another batch needs another folder.
             meter: open while statistics are gathered.
         """
         self._backbone = backbone
+        self._layers = layers
         self._gates = gates
         self._batch = batch
         self._folder = folder
         self._meter = meter
-        self._need = Need.NOTHING
-        self._prepared: dict[str, Tensor] = {}
-        self._spent = Spending()
 
     def prepare(self, need: Need) -> Spending:
-        """Have in memory what a method needs, and nothing else; what it cost to gather."""
-        if need is not self._need:
-            self._prepared, self._spent = {}, Spending()
-            if need is Need.COLUMNS:
-                self._prepared, self._spent = self._kept(need, self._gather_columns)
-            elif need is Need.MOMENTS:
-                self._prepared, self._spent = self._kept(need, self._gather_moments)
-            self._need = need
-        return self._spent
+        """Gather what a method needs, if no method has needed it before; what gathering cost."""
+        if need is Need.NOTHING:
+            return Spending()
+        # Written last, so that half of the statistics are never taken for the whole.
+        account = self._folder / f"{need}.json"
+        if not account.is_file():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._meter.restart()
+            self._gather_columns() if need is Need.COLUMNS else self._gather_moments()
+            account.write_text(json.dumps(self._meter.spent().as_dict()))
+        return Spending(**json.loads(account.read_text()))
 
     def columns(self, gate: Gate) -> ColumnStatistics:
-        """Moments of a gate's columns; needs COLUMNS."""
-        assert self._need is Need.COLUMNS
-        return ColumnStatistics(*self._prepared[gate.name].unbind())
+        """Moments of a gate's columns; COLUMNS have been prepared."""
+        with safe_open(self._columns, framework="pt") as file:
+            return ColumnStatistics(*file.get_tensor(gate.name).unbind())
 
     def moments(self, gate: Gate) -> Tensor:
-        """The mean of x x' at a gate, [C, C] float32; needs MOMENTS."""
-        assert self._need is Need.MOMENTS
-        return self._prepared[gate.name]
+        """The mean of x x' at a gate, [C, C] float32; MOMENTS have been prepared."""
+        return SecondMoments(self._moments).of(gate)
 
-    def mean_square(self, gate: Gate) -> Tensor:
-        """The mean of x^2 at a gate, [C] float64, from what was prepared."""
-        if self._need is Need.MOMENTS:
+    def mean_square(self, gate: Gate, need: Need) -> Tensor:
+        """The mean of x^2 at a gate, [C] float64, from one or the other."""
+        if need is Need.MOMENTS:
             return self.moments(gate).diagonal().double().cpu()
         return self.columns(gate).mean_square
 
-    def _gather_columns(self) -> dict[str, Tensor]:
+    @property
+    def _columns(self) -> Path:
+        return self._folder / "columns.safetensors"
+
+    @property
+    def _moments(self) -> Path:
+        return self._folder / "moments"
+
+    def _gather_columns(self) -> None:
         found = column_statistics(self._backbone, self._gates, self._batch())
-        return {
+        stacked = {
             gate.name: torch.stack([s.mean, s.mean_absolute, s.mean_square])
             for gate, s in zip(self._gates, found, strict=True)
         }
+        save_file(stacked, self._columns)
 
-    def _gather_moments(self) -> dict[str, Tensor]:
-        found = second_moments.gather(self._backbone, self._gates, self._batch(), regardless)
-        return {gate.name: found[gate.name] for gate in self._gates}
-
-    def _kept(
-        self, need: Need, gather: Callable[[], dict[str, Tensor]]
-    ) -> tuple[dict[str, Tensor], Spending]:
-        path = self._folder / f"{need}.safetensors"
-        if not path.is_file():
-            self._meter.restart()
-            found = gather()
-            spent = {"spending": json.dumps(self._meter.spent().as_dict())}
-            self._folder.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            save_file(found, partial, metadata=spent)
-            partial.rename(path)
-        device = self._gates[0].output.weight.device if need is Need.MOMENTS else "cpu"
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return tensors, Spending(**json.loads(file.metadata()["spending"]))
+    def _gather_moments(self) -> None:
+        blocks = Blocks(self._backbone, self._layers, self._batch(), host=True)
+        gather(blocks, self._gates, self._moments)

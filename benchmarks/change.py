@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 
 from bonsai_core.gates import Gate, Units
@@ -62,10 +61,3 @@ def _put(linear: nn.Linear, weight: Tensor | None, bias: Tensor | None) -> None:
 
 def _parameter(values: Tensor, like: Tensor) -> nn.Parameter:
     return nn.Parameter(values.detach().to(like.device, like.dtype), requires_grad=False)
-
-
-def widened(kept: Tensor, columns: Tensor, width: int) -> Tensor:
-    """Weights [D, kept C] at their places among `width` columns, zeros elsewhere."""
-    full = torch.zeros(kept.shape[0], width, dtype=kept.dtype, device=kept.device)
-    full[:, columns] = kept
-    return full

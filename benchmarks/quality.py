@@ -41,14 +41,7 @@ SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5)
 SEEDS = (0, 1, 2)
 PAPER, OURS = "bonsai-paper", "ours"
 METHODS = (*BASELINES, PAPER, OURS)
-PAPER_PRUNING: dict[str, Any] = {
-    "prior": "wanda",
-    "utility": "perplexity",
-    "layout": "per_layer",
-    "align": 1,
-    "refit": False,
-    "sparsity_per_round": 0.05,
-}
+PAPER_PRUNING: dict[str, Any] = {"preset": "paper", "sparsity_per_round": 0.05}
 """What the paper's code does (arXiv 2402.05406, algorithm 1), but for the number of masks."""
 WORDS = {name: baseline.what for name, baseline in BASELINES.items()} | {
     PAPER: "random masks, perplexity as utility, no refit, 5 % per round; one run to the highest "
@@ -88,18 +81,15 @@ class Bench:
         self.scratch = wish.scratch / self.digest
 
     def measure(self) -> None:
-        """Everything asked for that is not there yet; all methods of a seed before the next."""
+        """Everything asked for that is not there yet; all of a seed before the next."""
         self._dense()
         with Meter(self._layers, self.device) as meter:
             for seed in self.wish.seeds:
-                statistics = self._statistics(seed, meter)
-                for name in self.wish.methods:
-                    if name == PAPER:
-                        self._paper(seed)
-                    elif name == OURS:
-                        self._ours(seed)
-                    elif BASELINES[name].sampled or seed == self.wish.seeds[0]:
-                        self._baseline(name, seed, statistics, meter)
+                self._baselines(seed, self._statistics(seed, meter), meter)
+                if PAPER in self.wish.methods:
+                    self._paper(seed)
+                if OURS in self.wish.methods:
+                    self._ours(seed)
 
     def write_tables(self) -> None:
         """Markdown and JSON from all results of the protocol."""
@@ -118,18 +108,37 @@ class Bench:
             if key not in self.results:
                 self._keep(key, self._marks(part), Spending(), removed=0, added=0)
 
-    def _baseline(self, name: str, seed: int, statistics: Statistics, meter: Meter) -> None:
+    def _baselines(self, seed: int, statistics: Statistics, meter: Meter) -> None:
+        """All methods at one sparsity before the next."""
+        names = [
+            name
+            for name in self.wish.methods
+            if name in BASELINES and (BASELINES[name].sampled or seed == self.wish.seeds[0])
+        ]
+        for sparsity in self.wish.sparsities:
+            for name in names:
+                keys = self._missing_at(sparsity, name, "", seed if BASELINES[name].sampled else 0)
+                if keys:
+                    self._baseline(
+                        name,
+                        sparsity,
+                        keys,
+                        Subject(self.gates, self.total, statistics, seed),
+                        meter,
+                    )
+
+    def _baseline(
+        self, name: str, sparsity: float, keys: list[Key], subject: Subject, meter: Meter
+    ) -> None:
         baseline = BASELINES[name]
-        for sparsity, keys in self._missing(name, "", seed if baseline.sampled else 0):
-            spent = statistics.prepare(baseline.needs)
-            meter.restart()
-            subject = Subject(self.gates, self.total, statistics, seed)
-            try:
-                change = baseline.prune(subject, sparsity)
-            except ValueError as error:
-                print(f"{name} at {sparsity:.0%}: left out: {error}")
-                continue
-            self._keep_change(keys, change, spent + meter.spent())
+        spent = subject.statistics.prepare(baseline.needs)
+        meter.restart()
+        try:
+            change = baseline.prune(subject, sparsity)
+        except ValueError as error:
+            print(f"{name} at {sparsity:.0%}: left out: {error}")
+            return
+        self._keep_change(keys, change, spent + meter.spent())
 
     def _paper(self, seed: int) -> None:
         """One run to the highest sparsity passes the others on its way."""
@@ -172,12 +181,15 @@ class Bench:
 
     def _missing(self, method: str, settings: str, seed: int) -> Iterator[tuple[float, list[Key]]]:
         """By sparsity, what of a method is not measured yet."""
-        parts = [STANDARD, *([ALL_WINDOWS] if method in self.wish.all_windows else [])]
         for sparsity in self.wish.sparsities:
-            keys = [Key(self.digest, method, settings, sparsity, seed, part) for part in parts]
-            keys = [key for key in keys if key not in self.results]
+            keys = self._missing_at(sparsity, method, settings, seed)
             if keys:
                 yield sparsity, keys
+
+    def _missing_at(self, sparsity: float, method: str, settings: str, seed: int) -> list[Key]:
+        parts = [STANDARD, *([ALL_WINDOWS] if method in self.wish.all_windows else [])]
+        keys = [Key(self.digest, method, settings, sparsity, seed, part) for part in parts]
+        return [key for key in keys if key not in self.results]
 
     def _keep_change(self, keys: Iterable[Key], change: Change, spent: Spending) -> None:
         removed, added = change.removed(self.gates), change.added(self.gates)
@@ -246,14 +258,15 @@ class Bench:
         )
 
     def _statistics(self, seed: int, meter: Meter) -> Statistics:
-        """Of the calibration batch of a seed; kept in memory for one seed, on disk for all."""
+        """Of the calibration batch of a seed; kept on disk."""
 
         def batch() -> Tensor:
             calibration = self._calibration(seed)
             return calibration_batch(calibration, self.loaded.tokenizer, seed).to(self.device)
 
         backbone = self.loaded.model.get_submodule(self.loaded.family.backbone)
-        return Statistics(backbone, self.gates, batch, self.scratch / f"seed-{seed}", meter)
+        folder = self.scratch / f"seed-{seed}"
+        return Statistics(backbone, self._layers, self.gates, batch, folder, meter)
 
     @cached_property
     def _layers(self) -> nn.ModuleList:

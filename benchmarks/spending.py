@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from bonsai_core import blocks
+
 
 @dataclass(frozen=True, slots=True)
 class Spending:
@@ -17,8 +19,9 @@ class Spending:
     Attributes:
         forward_tokens: tokens that entered each decoder layer, summed over the layers and divided
             by their number: the tokens of whole forward passes that cost as much. A pass that
-            starts in the middle of the model counts for the layers it runs; passes through
-            models pruned already count like dense ones; the head is not counted.
+            starts in the middle of the model counts for the layers it runs, not for those that
+            pass on what they get; passes through models pruned already count like dense ones;
+            the head is not counted.
         cpu_seconds: of this process, all its threads.
         wall_seconds: with the device waited for; on a GPU this is its time.
     """
@@ -79,5 +82,11 @@ class Meter:
         return time.process_time(), time.perf_counter()
 
     def _hear(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if type(module) is self._kind:
+        if type(module) is self._kind and not _passes_on(module):
             self._tokens += inputs[0].shape[:-1].numel()
+
+
+def _passes_on(layer: nn.Module) -> bool:
+    """Whether `bonsai_core.blocks` has the layer give back what it gets, without computing."""
+    forward = vars(layer).get("forward")
+    return getattr(forward, "__module__", None) == blocks.__name__

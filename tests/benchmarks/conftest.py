@@ -45,7 +45,9 @@ def subject(loaded: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> It
     gates = gates_of(model, loaded.family, loaded.widths)
     folder = tmp_path_factory.mktemp("statistics")
     with Meter(model.model.layers, torch.device("cpu")) as meter:
-        statistics = Statistics(model.model, gates, lambda: SEQUENCES, folder, meter)
+        statistics = Statistics(
+            model.model, model.model.layers, gates, lambda: SEQUENCES, folder, meter
+        )
         yield Subject(gates, non_embedding_parameters(model), statistics, seed=0)
 
 

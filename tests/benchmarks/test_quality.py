@@ -22,7 +22,7 @@ SETTINGS = {
     "--paper-masks": "4",
     "--paper-samples": "2",
 }
-SMALL = ["masks_per_round=4", "samples_per_mask=2", "sparsity_per_round=0.15"]
+SMALL = ["samples_per_mask=2", "improvements=1"]
 
 
 @pytest.fixture

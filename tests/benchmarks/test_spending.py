@@ -3,6 +3,7 @@
 import torch
 
 from benchmarks.spending import Meter
+from bonsai_core.blocks import Blocks
 from bonsai_core.models import LoadedModel
 
 CPU = torch.device("cpu")
@@ -33,3 +34,15 @@ def test_a_pass_through_half_the_layers_counts_half(loaded: LoadedModel) -> None
         for layer in list(backbone.layers)[: len(backbone.layers) // 2]:
             states = layer(states, position_embeddings=rotary)
         assert meter.spent().forward_tokens == 4
+
+
+def test_layers_that_pass_on_what_they_get_count_nothing(loaded: LoadedModel) -> None:
+    backbone, tokens = loaded.model.model, torch.zeros(2, 8, dtype=torch.int64)
+    blocks = Blocks(backbone, backbone.layers, tokens)
+    quarter = tokens.numel() / len(backbone.layers)
+    with Meter(backbone.layers, CPU) as meter, torch.inference_mode():
+        blocks.advance(1)
+        assert meter.spent().forward_tokens == quarter
+        meter.restart()
+        blocks.forward(tokens, 0)
+        assert meter.spent().forward_tokens == 3 * quarter

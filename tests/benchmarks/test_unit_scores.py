@@ -20,7 +20,7 @@ def test_wanda_is_the_sum_of_squared_weights_times_mean_squared_inputs(
             for column in range(unit * gate.columns, (unit + 1) * gate.columns):
                 for row in range(weight.shape[0]):
                     expected[unit] += weight[row, column] ** 2 * np.mean(x[:, column] ** 2)
-        mean_square = subject.statistics.mean_square(gate)
+        mean_square = subject.statistics.mean_square(gate, Need.COLUMNS)
         found = wanda(gate.output.weight, mean_square, gate.columns)
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
@@ -32,7 +32,7 @@ def test_both_statistics_give_the_same_mean_squares(
     subject.statistics.prepare(need)
     for gate in subject.gates:
         expected = inputs[gate.name].double().square().mean(0)
-        found = subject.statistics.mean_square(gate)
+        found = subject.statistics.mean_square(gate, need)
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
