@@ -1,19 +1,19 @@
-"""Recipes by name: those of the project, and those of packages that offer the entry point."""
+"""From the name of a recipe to the recipe: built in, or a plug-in's."""
 
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
 
-from bonsai_core.config import Pruning
+from bonsai_core.config import Prior, Pruning
 from bonsai_core.errors import InvalidRecipeError
 from bonsai_core.recipe import Recipe
 from bonsai_core.recipes.measured_damage import MeasuredDamage
+from bonsai_core.recipes.names import PLUG_INS, require_known
 from bonsai_core.recipes.random_masks import RandomMasks
 from bonsai_core.recipes.statistics_only import StatisticsOnly
 
-GROUP = "bonsai.recipes"
-"""Entry points of this group name a callable that takes `Pruning` and gives a `Recipe`."""
+Factory = Callable[[Pruning], Recipe]
+"""Makes a recipe for a request, or refuses its settings by an `InvalidRecipeError`."""
 
-BUILT_IN: Mapping[str, Callable[[Pruning], Recipe]] = {
+FACTORIES: Mapping[str, Factory] = {
     "measured_damage": MeasuredDamage,
     "random_masks": RandomMasks,
     "statistics": StatisticsOnly,
@@ -21,29 +21,37 @@ BUILT_IN: Mapping[str, Callable[[Pruning], Recipe]] = {
 
 
 def recipe_for(pruning: Pruning) -> Recipe:
-    """The recipe that a request names.
+    """The recipe that a request names; a built-in one goes before a plug-in.
 
     Raises:
-        InvalidRecipeError: there is none of that name, or its package does not load.
+        InvalidRecipeError: the name is unknown, or the plug-in does not give a recipe.
     """
-    if pruning.recipe in BUILT_IN:
-        return BUILT_IN[pruning.recipe](pruning)
-    plug_ins = {point.name: point for point in entry_points(group=GROUP)}
-    if pruning.recipe not in plug_ins:
-        raise InvalidRecipeError(
-            "there is no such recipe",
-            field="pruning.recipe",
-            value=pruning.recipe,
-            allowed=", ".join([*BUILT_IN, *sorted(plug_ins)]),
-            cure=f"install the package that offers it by the entry point group {GROUP!r}",
-        )
-    try:
-        made: Recipe = plug_ins[pruning.recipe].load()(pruning)
-    except Exception as error:  # a package may raise anything
-        raise InvalidRecipeError(
-            f"its package does not load: {type(error).__name__}: {error}",
-            field="pruning.recipe",
-            value=pruning.recipe,
-            cure="repair or reinstall the package",
-        ) from error
+    name = pruning.recipe
+    require_known(name)
+    made = (FACTORIES[name] if name in FACTORIES else _plug_in(name))(pruning)
+    _require_recipe(made, name)
     return made
+
+
+def _plug_in(name: str) -> Factory:
+    factory: Factory = PLUG_INS.load(name)
+    if callable(factory):
+        return factory
+    raise InvalidRecipeError(
+        f"its plug-in is {type(factory).__name__}, not a factory",
+        field="pruning.recipe",
+        value=name,
+        allowed="a callable that takes pruning and gives a recipe",
+    )
+
+
+def _require_recipe(made: object, name: str) -> None:
+    questions = ("rounds", "propose", "decide")
+    answers = all(callable(getattr(made, question, None)) for question in questions)
+    if not answers or not isinstance(getattr(made, "prior", None), Prior):
+        raise InvalidRecipeError(
+            f"its factory gave {type(made).__name__}, which is no recipe",
+            field="pruning.recipe",
+            value=name,
+            allowed=f"an object with a prior and methods {', '.join(questions)}",
+        )

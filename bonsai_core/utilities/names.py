@@ -1,9 +1,9 @@
 """Which utilities there are, by name. No torch here, and no plug-in is imported."""
 
 from collections.abc import Collection
-from importlib.metadata import EntryPoint, entry_points
 
 from bonsai_core.errors import InvalidUtilityError
+from bonsai_core.plug_ins import PlugIns
 
 GROUP = "bonsai.utilities"
 """Entry point group of plug-ins: a name, and the factory of `bonsai_core.utilities.utility`."""
@@ -13,26 +13,7 @@ BUILT_IN = ("nll", "perplexity", "kl", "choice", "function")
 LOCAL_ONLY = frozenset({"function"})
 """Those that import what the request names: for whoever could run that code anyway."""
 
-
-def installed() -> dict[str, EntryPoint]:
-    """The plug-ins of this environment; a built-in name is never one.
-
-    Raises:
-        InvalidUtilityError: two installed packages give different utilities the same name.
-    """
-    found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=GROUP):
-        if point.name in BUILT_IN:
-            continue
-        other = found.setdefault(point.name, point)
-        if other.value != point.value:
-            raise InvalidUtilityError(
-                f"two packages provide it: {_package(other)} and {_package(point)}",
-                field="pruning.utility",
-                value=point.name,
-                cure="uninstall one of them",
-            )
-    return found
+PLUG_INS = PlugIns(GROUP, BUILT_IN, "pruning.utility", InvalidUtilityError)
 
 
 def require_known(name: str, *, remote: bool = False, given: Collection[str] = ()) -> None:
@@ -57,7 +38,7 @@ def require_known(name: str, *, remote: bool = False, given: Collection[str] = (
             cure=f"install the function as a plug-in (entry point group {GROUP}) where API and "
             "workers run",
         )
-    if local or name in given or name in BUILT_IN or name in installed():
+    if local or name in given or name in BUILT_IN or name in PLUG_INS.installed():
         return
     raise InvalidUtilityError(
         "no utility has this name here",
@@ -71,8 +52,4 @@ def require_known(name: str, *, remote: bool = False, given: Collection[str] = (
 
 def _allowed(given: Collection[str], *, remote: bool) -> str:
     built_in = [name for name in BUILT_IN if not (remote and name in LOCAL_ONLY)]
-    return ", ".join(dict.fromkeys([*built_in, *sorted(installed()), *given]))
-
-
-def _package(point: EntryPoint) -> str:
-    return f"{point.dist.name if point.dist else 'a package'} ({point.value})"
+    return ", ".join(dict.fromkeys([*built_in, *sorted(PLUG_INS.installed()), *given]))

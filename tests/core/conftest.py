@@ -1,7 +1,9 @@
 """What tests of the core share: one thread, tiny models saved once, and short requests."""
 
 import os
-from collections.abc import Callable, Iterator
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,34 @@ def request_for(text: Path) -> Callable[..., PruneRequest]:
         )
 
     return build
+
+
+@pytest.fixture
+def install_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str, str, str, Mapping[str, str]], None]]:
+    """Put a distribution on the path as pip would: its module, and metadata with entry points."""
+    modules: list[str] = []
+
+    def add(group: str, module: str, source: str, points: Mapping[str, str]) -> None:
+        folder = tmp_path / module
+        metadata = folder / f"{module}-1.0.dist-info"
+        metadata.mkdir(parents=True)
+        (folder / f"{module}.py").write_text(source)
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+        lines = [f"{name} = {value}" for name, value in points.items()]
+        (metadata / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines]) + "\n")
+        monkeypatch.syspath_prepend(folder)
+        modules.append(module)
+
+    yield add
+    for module in modules:
+        sys.modules.pop(module, None)
+
+
+def blocks_of(page: Path, language: str) -> list[str]:
+    """The code of a page of the documentation, by the language its fences name."""
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -5,7 +5,8 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ from bonsai_core.evaluation import mean_nll, perplexity_of
 from bonsai_core.models import load
 from bonsai_core.utilities.function import from_function
 from bonsai_core.utilities.mixture import Mixture, mixture_of
-from bonsai_core.utilities.names import BUILT_IN, GROUP, LOCAL_ONLY, installed, require_known
+from bonsai_core.utilities.names import BUILT_IN, GROUP, LOCAL_ONLY, PLUG_INS, require_known
 from bonsai_core.utilities.registry import FACTORIES
 from bonsai_core.utilities.remote import require_remote
 from bonsai_core.utilities.settings import UtilityChoice, WeightedUtility, parts_of
 from bonsai_core.utilities.tokens import TokenUtility, measure_tokens
 from bonsai_core.utilities.utility import Factory, LiveModel
+from tests.core.conftest import blocks_of
 from tests.tiny_models import (
     ARCHITECTURES,
     CONTEXT,
@@ -534,33 +536,13 @@ Install = Callable[..., None]
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Put a distribution on the path as pip would: its module, and metadata with entry points."""
-    modules: list[str] = []
-
-    def add(module: str, source: str, points: Mapping[str, str]) -> None:
-        folder = tmp_path / module
-        metadata = folder / f"{module}-1.0.dist-info"
-        metadata.mkdir(parents=True)
-        (folder / f"{module}.py").write_text(source)
-        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-        lines = [f"{name} = {value}" for name, value in points.items()]
-        (metadata / "entry_points.txt").write_text("\n".join([f"[{GROUP}]", *lines]) + "\n")
-        monkeypatch.syspath_prepend(folder)
-        modules.append(module)
-
-    yield add
-    for module in modules:
-        sys.modules.pop(module, None)
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+def install(install_package: Callable[..., None]) -> Install:
+    return partial(install_package, GROUP)
 
 
 def test_the_plug_in_of_the_page_runs_in_the_same_pass(live: LiveModel, install: Install) -> None:
-    source = next(block for block in blocks("python") if "class RightTokens" in block)
-    point = re.search(r'^(\w+) = "([\w:]+)"$', blocks("toml")[0], flags=re.MULTILINE)
+    source = next(block for block in blocks_of(PAGE, "python") if "class RightTokens" in block)
+    point = re.search(r'^(\w+) = "([\w:]+)"$', blocks_of(PAGE, "toml")[0], flags=re.MULTILINE)
     assert point is not None
     install("right_tokens", source, {point[1]: point[2]})
     part = {"name": "right_tokens", "settings": {"first_guesses": 5}}
@@ -577,7 +559,7 @@ def test_the_plug_in_of_the_page_runs_in_the_same_pass(live: LiveModel, install:
 def test_the_function_of_the_page_runs(
     live: LiveModel, install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = next(block for block in blocks("python") if "def sharpness" in block)
+    source = next(block for block in blocks_of(PAGE, "python") if "def sharpness" in block)
     source += "\nfrom bonsai_core.utilities.function import from_function\n"
     source += "factory = from_function(sharpness)\n"
     install("my_metric", source, {"sharpness": "my_metric:factory"})
@@ -590,7 +572,7 @@ def test_the_function_of_the_page_runs(
 
 
 def test_the_mix_of_the_page_is_a_choice_of_utilities() -> None:
-    asked = json.loads(blocks("json")[0])
+    asked = json.loads(blocks_of(PAGE, "json")[0])
     assert [part.name for part in parts_of(Request.model_validate(asked).utility)] == [
         "kl",
         "choice",
@@ -635,7 +617,7 @@ def test_two_packages_with_one_name_are_refused(live: LiveModel, install: Instal
 
 def test_a_plug_in_cannot_take_a_built_in_name(live: LiveModel, install: Install) -> None:
     install("bold_plug_in", "raise RuntimeError", {"nll": "bold_plug_in:Mine"})
-    assert "nll" not in installed()
+    assert "nll" not in PLUG_INS.installed()
     assert mixture(live, "nll").measure() == -mean_nll(live.model, live.family, SEQUENCES)
 
 
