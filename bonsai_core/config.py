@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from bonsai_core.families import ExpertUnits
 from bonsai_core.utilities.settings import UtilityChoice, WeightedUtility, parts_of
 
 
@@ -164,6 +165,10 @@ class Pruning(_Frozen):
 
     layout: Layout = Layout.PER_LAYER
     """`per_layer`: free widths in each layer. `uniform`: the same in all, a stock model."""
+
+    experts: ExpertUnits = ExpertUnits.CHANNELS
+    """Units of a mixture of experts, besides attention: `channels` of each expert, or `whole`
+    experts, the router sharing out among those left. Without meaning for other models."""
 
     align: Annotated[int, Field(ge=1, le=4096)] = 1
     """MLP widths of the result are multiples of this."""

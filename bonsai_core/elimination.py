@@ -1,4 +1,4 @@
-"""The order in which units of a gate are best removed, when the kept ones take over by least squares.
+"""The order in which a gate's units are best removed, the kept ones taking over by least squares.
 
 Optimal brain surgery for whole columns (arXiv 2208.11580, eq. 7 and 8): with G the second moment of
 the gate's input and W its projection, removing the columns S at best costs
@@ -17,6 +17,8 @@ from torch import Tensor
 
 _BLOCK = 32
 """Channels removed between two updates: one by one costs 32 times as much and orders the same."""
+
+_LEAST_STRENGTH = 1e-30
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,9 @@ def eliminate(
     return Elimination(np.array(order, dtype=np.int64), np.array(damage))
 
 
-def scores(weight: Tensor, moments: Tensor, unit_columns: int, damping: float) -> NDArray[np.float64]:
+def scores(
+    weight: Tensor, moments: Tensor, unit_columns: int, damping: float
+) -> NDArray[np.float64]:
     """A prior from the order of elimination: the damage done once a unit has gone, [U].
 
     Args:
@@ -87,7 +91,8 @@ def damped(moments: Tensor, damping: float) -> Tensor:
     if matrix is moments:
         matrix = matrix.clone()
     strength = damping * matrix.diagonal().mean()
-    matrix.diagonal().add_(strength.clamp_min(torch.finfo(torch.float64).tiny))
+    # An expert that no token takes has no moments; its inverse must still be a number in float32.
+    matrix.diagonal().add_(strength.clamp_min(_LEAST_STRENGTH))
     return matrix
 
 

@@ -756,7 +756,8 @@ def reachable_sparsity(
         UnreachableTargetError: `align` is wider than the MLP.
     """
     family, widths = family_of(config), widths_of(config)
-    if align > widths.channels:
+    aligned = any(pattern.kind is GateKind.MLP for pattern in family.gates(experts))
+    if aligned and align > widths.channels:
         raise UnreachableTargetError(
             "the alignment is wider than the model's MLP",
             field="pruning.align",

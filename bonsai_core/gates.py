@@ -33,6 +33,7 @@ class Gate:
         counts: the modules that must be told how many units there are, with how many of what they
             count belong to one.
         lists: lists of modules with one entry for each unit.
+        weightless: the output has no weights that could take over for units that go.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Gate:
     dense_units: int
     counts: tuple[tuple[nn.Module, Count, int], ...] = ()
     lists: tuple[nn.ModuleList, ...] = ()
+    weightless: bool = False
 
     @property
     def units(self) -> int:
@@ -142,6 +144,7 @@ def _gate(layer: nn.Module, index: int, name: str, pattern: GatePattern, widths:
         dense_units=units,
         counts=counts,
         lists=lists,
+        weightless=pattern.weightless,
     )
 
 

@@ -20,7 +20,8 @@ class Choice(nn.Linear):
     """The gate of whole experts: its columns are the shares that a token gives to each.
 
     A share of zero is the same as no such expert, because the router shares out again what is left.
-    It has no parameters: its weight, for whoever looks for the gate's columns, is a row of ones.
+    It has no parameters: its weight, [1, E], is a row of ones, and zero where an expert is tried
+    without.
     """
 
     def __init__(self, experts: int) -> None:
@@ -29,14 +30,9 @@ class Choice(nn.Linear):
         del self.weight
         self.register_buffer("weight", torch.ones(1, experts), persistent=False)
 
-    def narrow(self, experts: int) -> None:
-        """Be the gate of so many experts."""
-        self.weight = self.weight[:, :experts].clone()
-        self.in_features = experts
-
     def forward(self, shares: Tensor) -> Tensor:
-        """The shares [tokens, C], as they are."""
-        return shares
+        """The shares [tokens, E] of the experts that are there."""
+        return shares * self.weight[0]
 
 
 class Router(nn.Linear):

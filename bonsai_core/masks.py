@@ -91,10 +91,12 @@ def applied(gates: Sequence[Gate], absent: Sequence[Units]) -> Iterator[None]:
 
 def _zeroing(gate: Gate, units: Units) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
     weight = gate.output.weight
-    keep = torch.ones(weight.shape[1], dtype=weight.dtype, device=weight.device)
-    keep[torch.from_numpy(gate.columns_of(units)).to(weight.device)] = 0
+    keep = torch.ones(weight.shape[1], dtype=weight.dtype)
+    keep[torch.from_numpy(gate.columns_of(units))] = 0
 
     def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        nonlocal keep
+        keep = keep.to(inputs[0].device)  # the weight may lie elsewhere between two passes
         return (inputs[0] * keep, *inputs[1:])
 
     return hook

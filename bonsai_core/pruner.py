@@ -158,11 +158,13 @@ class _Run:
         for part in request.pruning.utilities:
             require_known(part.name, given=utilities)
         config = dense_config(request.model)
-        reachable = reachable_sparsity(config, request.pruning.align)
+        reachable = reachable_sparsity(config, request.pruning.align, request.pruning.experts)
         require_reachable(request.target.sparsity, reachable, config)
         require_context(config, request.calibration.sequence_length)
         self.loaded = load(request.model, device)
-        self.gates = gates_of(self.loaded.model, self.loaded.family, self.loaded.widths)
+        self.gates = gates_of(
+            self.loaded.model, self.loaded.family, self.loaded.widths, request.pruning.experts
+        )
         self.dense_shapes = self._shapes()
         self.parameters_before = parameters(self.loaded.model)
         self.total = non_embedding_parameters(self.loaded.model)
@@ -212,9 +214,7 @@ class _Run:
         decision = self.recipe.decide(situation, trials, utilities)
         self._require_progress(decision)
         record = self._cut(number, decision) if decision.cut else self._plan(number, decision)
-        record = record.model_copy(
-            update={"trials": len(trials), "notes": dict(decision.notes)}
-        )
+        record = record.model_copy(update={"trials": len(trials), "notes": dict(decision.notes)})
         self.ledger.finish_round(record, self.weights)
         self._tell_finished(record, time.perf_counter() - started)
         return record
@@ -238,9 +238,12 @@ class _Run:
         found = {}
         for gate in self.gates:
             self.go_on()
-            scores = elimination.scores(
-                moments.weight(gate), moments.of(gate), gate.columns, damping
-            )
+            of_gate = moments.of(gate)
+            if gate.weightless:
+                # Nothing can take over for its units, so what counts is how much goes to each.
+                found[gate.name] = of_gate.diagonal().sqrt().double().cpu()
+                continue
+            scores = elimination.scores(moments.weight(gate), of_gate, gate.columns, damping)
             found[gate.name] = torch.from_numpy(scores)
         return found
 
@@ -248,9 +251,7 @@ class _Run:
         """Of the model as it is cut; taken when first needed, before any plan is in place."""
         if self.bench.moments is None:
             blocks = self._blocks(self.listened, host=True)
-            self.bench.moments = second_moments.gather(
-                blocks, self.gates, self.scratch, self.go_on
-            )
+            self.bench.moments = second_moments.gather(blocks, self.gates, self.scratch, self.go_on)
         return self.bench.moments
 
     def _situation(self, number: int, prior: Tensors) -> Situation:
@@ -343,8 +344,7 @@ class _Run:
             if len(units)
         }
         gone = self.removed + sum(
-            len(units) * gate.price
-            for gate, units in zip(self.gates, decision.absent, strict=True)
+            len(units) * gate.price for gate, units in zip(self.gates, decision.absent, strict=True)
         )
         return RoundRecord(
             number=number,

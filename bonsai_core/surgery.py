@@ -67,10 +67,9 @@ def _keep_entries(modules: nn.ModuleList, entries: Units) -> None:
 
 
 def _keep_columns(linear: nn.Linear, columns: Units) -> None:
-    if isinstance(linear, Choice):
-        linear.narrow(len(columns))
-        return
-    linear.weight = _parameter(linear.weight[:, _index(columns, linear)])
+    kept = linear.weight[:, _index(columns, linear)].contiguous()
+    # A choice has no parameters: its weight is a buffer, and stays one.
+    linear.weight = kept if isinstance(linear, Choice) else _parameter(kept)
     linear.in_features = len(columns)
 
 

@@ -77,7 +77,7 @@ class Bench:
         return {
             gate.name: gate.output.weight[:, ~self._gone(gate, units)].contiguous()
             for gate, (units, damping) in zip(self._gates, self._place, strict=True)
-            if len(units) and damping is not None
+            if len(units) and damping is not None and not gate.weightless
         }
 
     def _planned(self) -> bool:
@@ -114,7 +114,7 @@ class Bench:
         if not len(units):
             return dense
         gone = self._gone(gate, units)
-        if damping is None:
+        if damping is None or gate.weightless:
             return dense.masked_fill(gone, 0)
         return repaired(dense, self.moments.of(gate), gone, damping)
 

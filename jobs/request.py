@@ -41,7 +41,7 @@ def check_inputs(request: JobRequest) -> None:
         config = _model_config(request.model)
         if config is not None:
             family_of(config)
-            reachable = reachable_sparsity(config, request.pruning.align)
+            reachable = reachable_sparsity(config, request.pruning.align, request.pruning.experts)
             require_reachable(request.target.sparsity, reachable, config)
             require_context(config, request.calibration.sequence_length)
     if request.calibration.is_file:

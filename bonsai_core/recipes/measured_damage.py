@@ -46,7 +46,7 @@ SPLITS = 9
 """Plans tried at most where all layers get the same widths."""
 
 HYSTERESIS = 1.25
-"""Attention units are coarse: they move where that gains clearly, by this factor."""
+"""Attention units and whole experts are coarse: they move where that gains clearly, by so much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +107,7 @@ class MeasuredDamage:
             return [Trial(plan, self._damping) for plan in self._splits(situation)]
         return ProbeTrials(situation, self._probes(situation), self._damping)
 
-    def decide(
-        self, situation: Situation, trials: Sequence[Trial], utilities: Floats
-    ) -> Decision:
+    def decide(self, situation: Situation, trials: Sequence[Trial], utilities: Floats) -> Decision:
         """See `Recipe.decide`."""
         layout, align = self._pruning.layout, self._pruning.align
         if situation.round == 1:
@@ -138,9 +136,15 @@ class MeasuredDamage:
     def _splits(self, situation: Situation) -> list[list[Units]]:
         """Plans of equal widths that differ in how many attention units go."""
         kinds = [shape.kind for shape in situation.shapes]
-        most = min(
-            removable(shape, 1) for shape in situation.shapes if shape.kind is GateKind.ATTENTION
-        ) if GateKind.ATTENTION in kinds else 0
+        most = (
+            min(
+                removable(shape, 1)
+                for shape in situation.shapes
+                if shape.kind is GateKind.ATTENTION
+            )
+            if GateKind.ATTENTION in kinds
+            else 0
+        )
         plans = {}
         for count in sorted({round(share * most) for share in np.linspace(0, 1, SPLITS)}):
             costs = [_first(count, shape) for shape in situation.shapes]
@@ -151,24 +155,22 @@ class MeasuredDamage:
     def _probes(self, situation: Situation) -> list[Probe]:
         align = self._pruning.align
         probes = []
-        for gate, (shape, units) in enumerate(
-            zip(situation.shapes, situation.plan, strict=True)
-        ):
+        for gate, (shape, units) in enumerate(zip(situation.shapes, situation.plan, strict=True)):
             step, count = _step(shape, align), len(units)
             more, less = count + step <= removable(shape, align), count >= step
             if more:
                 probes.append(Probe(gate, count + step))
-            if less and (shape.kind is GateKind.ATTENTION or not more):
+            if less and (shape.kind is not GateKind.MLP or not more):
                 probes.append(Probe(gate, count - step))
         return probes
 
 
 def _first(count: int, shape: GateShape) -> Floats:
-    """Costs by which `count` attention units go before any channel, and the others after all."""
+    """Costs by which `count` attention units go before all else, and the others after it."""
     ranks = np.arange(shape.units)
-    if shape.kind is GateKind.MLP:
-        return 1 + ranks / shape.units
-    return np.where(ranks < count, 0.0, 3.0)
+    if shape.kind is GateKind.ATTENTION:
+        return np.where(ranks < count, 0.0, 3.0)
+    return 1 + ranks / shape.units
 
 
 def _step(shape: GateShape, align: int) -> int:
@@ -177,9 +179,7 @@ def _step(shape: GateShape, align: int) -> int:
     return max(1, round(PROBE * shape.units / block)) * block
 
 
-def _costs(
-    situation: Situation, probes: Sequence[Probe], utilities: Floats
-) -> list[Floats]:
+def _costs(situation: Situation, probes: Sequence[Probe], utilities: Floats) -> list[Floats]:
     """Per gate, what its weakest unit costs per parameter, the next, and so on; ascending, [U]."""
     measured: list[list[tuple[int, float]]] = [[] for _ in situation.shapes]
     for probe, utility in zip(probes, utilities[1:], strict=True):
@@ -190,7 +190,7 @@ def _costs(
         cost
         for found, shape in zip(measured, situation.shapes, strict=True)
         for _, cost in found
-        if shape.kind is GateKind.MLP
+        if shape.kind is not GateKind.ATTENTION
     ]
     # Noise may make a loss look like a gain; a gate that costs nothing still costs something.
     least = LEAST_COST * max(float(np.median(channels)), 0.0) if channels else 0.0
@@ -204,7 +204,7 @@ def _curve(shape: GateShape, count: int, found: Sequence[tuple[int, float]]) -> 
     """Costs of a gate's units by rank, from those that were measured beside `count`."""
     ranks = np.arange(1, shape.units + 1, dtype=np.float64)
     costs = np.where(ranks <= count, NEVER_BACK, NEVER_GONE)
-    if shape.kind is GateKind.ATTENTION:
+    if shape.kind is not GateKind.MLP:
         for other, cost in found:
             between = (ranks > min(count, other)) & (ranks <= max(count, other))
             costs[between] = cost * HYSTERESIS if other > count else cost / HYSTERESIS

@@ -81,4 +81,4 @@ def planned(
 
 def _share_gone(shape: GateShape) -> Floats:
     share = np.arange(1, shape.units + 1) / shape.units
-    return share if shape.kind is GateKind.MLP else ATTENTION_BEGINS + share / shape.units
+    return ATTENTION_BEGINS + share / shape.units if shape.kind is GateKind.ATTENTION else share
