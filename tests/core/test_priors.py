@@ -85,12 +85,17 @@ def test_random_scores_depend_on_the_generator_only(recorded: Recorded) -> None:
     assert len(set(first)) == recorded.gate.units
 
 
-@pytest.mark.parametrize("prior", list(Prior))
-def test_every_prior_gives_each_unit_a_score(recorded: Recorded, prior: Prior) -> None:
+@pytest.mark.parametrize("prior", sorted(set(Prior) - {Prior.ELIMINATION}))
+def test_every_prior_of_columns_gives_each_unit_a_score(recorded: Recorded, prior: Prior) -> None:
     found = scores(recorded, prior)
     assert found.shape == (recorded.gate.units,)
     assert found.dtype == np.float64
     assert (np.isfinite(found) & (found >= 0)).all()
+
+
+def test_elimination_is_no_prior_of_columns(recorded: Recorded) -> None:
+    with pytest.raises(ValueError, match=r"bonsai_core\.elimination"):
+        scores(recorded, Prior.ELIMINATION)
 
 
 def test_listening_leaves_no_hooks(loaded: LoadedModel) -> None:
