@@ -128,27 +128,20 @@ def markdown(protocol: Protocol, results: Sequence[Result], words: Mapping[str, 
 
     Args:
         protocol: of all the results.
-        results: in the order of the rows.
-        words: what each method is, by name.
+        results: of the protocol.
+        words: what each method is, by name, in the order of the rows.
     """
     dense = dense_of(results, STANDARD)
-    rows = rows_of(results, STANDARD)
+    rows = _ordered(rows_of(results, STANDARD), words)
     lines = [f"# Quality: {protocol['model']['name']}", "", *_protocol(protocol, results)]
     lines += ["", "## Methods", "", *_methods(rows, words)]
     if dense is not None and rows:
-        for text in dense.perplexity:
-            count = protocol["windows"][text]
-            title = f"Perplexity, {text}: {count} windows; in brackets over dense"
-            lines += _table(title, rows, _over_dense(text, dense), dense.perplexity[text], ".2f")
-        for text in dense.accuracy:
-            title = f"Questions answered, {text}"
-            lines += _table(title, rows, _share(text), dense.accuracy[text], ".1%")
-            title = f"Margin of the true choice in nats, {text}"
-            lines += _table(title, rows, _margin(text), dense.margin[text], ".2f")
-    lines += _all_windows(protocol, results)
-    if rows:
-        lines += _costs(rows)
-    return "\n".join(lines) + "\n"
+        text = next(iter(dense.perplexity))
+        title = f"Perplexity, {text}: {protocol['windows'][text]} windows; in brackets over dense"
+        lines += _by_sparsity(title, rows, _over_dense(text, dense), dense.perplexity[text])
+        for sparsity in sorted({found for row in rows for found in row.cells}):
+            lines += _whole(f"All that was measured at {sparsity:.0%}", rows, sparsity, dense)
+    return "\n".join([*lines, *_all_windows(protocol, results, words)]) + "\n"
 
 
 def _protocol(protocol: Protocol, results: Sequence[Result]) -> list[str]:
@@ -177,6 +170,10 @@ def _protocol(protocol: Protocol, results: Sequence[Result]) -> list[str]:
 def _methods(rows: Sequence[Row], words: Mapping[str, str]) -> list[str]:
     lines = [
         "Cells: median over the seeds (least to most). One value: one seed, or no chance in it.",
+        "*ppl*: perplexity. *right*: share of the questions answered. *margin*: log-likelihood of",
+        "the true choice over the best wrong one, in nats. *forward tokens* and *CPU s*: spent for",
+        "pruning, from the dense model in memory to the pruned one; a pass through part of the",
+        "layers counts as that part. *sparsity*: reached, counted.",
         "",
     ]
     for row in rows:
@@ -192,58 +189,76 @@ def _methods(rows: Sequence[Row], words: Mapping[str, str]) -> list[str]:
 Cell = Callable[[Sequence[Result]], str]
 
 
-def _table(
-    title: str, rows: Sequence[Row], cell: Cell, dense: float | None = None, form: str = ""
-) -> list[str]:
+def _ordered(rows: Sequence[Row], words: Mapping[str, str]) -> list[Row]:
+    names = list(words)
+    return sorted(rows, key=lambda row: names.index(row.method))
+
+
+def _by_sparsity(title: str, rows: Sequence[Row], cell: Cell, dense: float) -> list[str]:
+    """One measure: a column for each sparsity."""
     columns = sorted({sparsity for row in rows for sparsity in row.cells})
-    lines = [
-        *("", f"## {title}", ""),
-        f"| method | {' | '.join(f'{sparsity:.0%}' for sparsity in columns)} |",
-        "| --- |" + " --- |" * len(columns),
+    found = [["dense", *[number(dense, ".2f")] * len(columns)]]
+    found += [[row.name, *(cell(row.cells.get(s, [])) for s in columns)] for row in rows]
+    return _table(title, ["method", *(f"{sparsity:.0%}" for sparsity in columns)], found)
+
+
+def _whole(title: str, rows: Sequence[Row], sparsity: float, dense: Result) -> list[str]:
+    """One sparsity: a column for each measure."""
+    columns = _columns(dense)
+    present = [row for row in rows if sparsity in row.cells]
+    found = [["dense", *(shown([dense]) for shown in columns.values())]]
+    found += [
+        [row.name, *(shown(row.cells[sparsity]) for shown in columns.values())] for row in present
     ]
-    if dense is not None:
-        lines.append(f"| dense | {' | '.join([number(dense, form)] * len(columns))} |")
-    for row in rows:
-        shown = [cell(row.cells[s]) if s in row.cells else "" for s in columns]
-        lines.append(f"| {row.name} | {' | '.join(shown)} |")
-    return lines
+    return _table(title, ["method", *columns], found)
+
+
+def _columns(dense: Result) -> dict[str, Cell]:
+    """What is shown of a method at one sparsity, by heading."""
+    texts, asked = dense.perplexity, dense.accuracy
+    columns = {f"ppl, {text}": _spread(f"perplexity/{text}", ".2f") for text in texts}
+    columns |= {f"right, {text}": _spread(f"accuracy/{text}", ".0%") for text in asked}
+    columns |= {f"margin, {text}": _spread(f"margin/{text}", ".1f") for text in asked}
+    return columns | {
+        "forward tokens": _spread("forward_tokens", ",.0f"),
+        "CPU s": _spread("cpu_seconds", ",.0f"),
+        "sparsity": _spread("sparsity", ".3%"),
+    }
+
+
+def _spread(path: str, form: str) -> Cell:
+    """Of a number of the results: an attribute, or an entry of one, after a slash."""
+    name, _, entry = path.partition("/")
+
+    def cell(results: Sequence[Result]) -> str:
+        found = [getattr(result, name) for result in results]
+        return Spread.of(value[entry] if entry else value for value in found).shown(form)
+
+    return cell
 
 
 def _over_dense(text: str, dense: Result) -> Cell:
     def cell(results: Sequence[Result]) -> str:
+        if not results:
+            return ""
         spread = Spread.of(result.perplexity[text] for result in results)
         return f"{spread.shown('.2f')} [{number(spread.median / dense.perplexity[text], '.3f')}]"
 
     return cell
 
 
-def _share(text: str) -> Cell:
-    return lambda results: Spread.of(r.accuracy[text] for r in results).shown(".1%")
-
-
-def _margin(text: str) -> Cell:
-    return lambda results: Spread.of(r.margin[text] for r in results).shown(".2f")
-
-
-def _all_windows(protocol: Protocol, results: Sequence[Result]) -> list[str]:
-    dense, rows = dense_of(results, ALL_WINDOWS), rows_of(results, ALL_WINDOWS)
+def _all_windows(
+    protocol: Protocol, results: Sequence[Result], words: Mapping[str, str]
+) -> list[str]:
+    dense = dense_of(results, ALL_WINDOWS)
+    rows = _ordered(rows_of(results, ALL_WINDOWS), words)
     if dense is None or not rows:
         return []
     text = next(iter(dense.perplexity))
     title = f"Perplexity, {text}: all {protocol['all_windows']} windows; in brackets over dense"
-    return _table(title, rows, _over_dense(text, dense), dense.perplexity[text], ".2f")
+    return _by_sparsity(title, rows, _over_dense(text, dense), dense.perplexity[text])
 
 
-def _costs(rows: Sequence[Row]) -> list[str]:
-    def cell(name: str, form: str) -> Cell:
-        def shown(results: Sequence[Result]) -> str:
-            return format(statistics.median(getattr(r, name) for r in results), form)
-
-        return shown
-
-    return [
-        *_table("Sparsity reached, counted", rows, cell("sparsity", ".3%")),
-        *_table("Forward tokens spent for pruning", rows, cell("forward_tokens", ",.0f")),
-        *_table("CPU seconds spent for pruning", rows, cell("cpu_seconds", ",.0f")),
-        *_table("Wall seconds spent for pruning", rows, cell("wall_seconds", ",.0f")),
-    ]
+def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return ["", f"## {title}", "", *(f"| {' | '.join(line)} |" for line in lines)]
