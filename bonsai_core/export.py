@@ -32,6 +32,9 @@ from bonsai_core.versions import versions
 
 MANIFEST = "bonsai.json"
 
+_EXPERT_ROW = 16
+"""Bytes: stock classes multiply all experts at once, by a kernel that takes rows of multiples."""
+
 
 @dataclass(frozen=True, slots=True)
 class SavedModel:
@@ -175,7 +178,7 @@ def _widths(loaded: LoadedModel, gate: Gate) -> dict[str, int]:
 def _stock(loaded: LoadedModel, gates: Sequence[Gate]) -> Any:
     """The pruned model as a stock class, sharing the live weights; None where no class fits."""
     keys = loaded.family.keys
-    if not keys.channels:
+    if not keys.channels or not _experts_fit(loaded, gates):
         return None
     sizes: dict[str, Any] = {}
     for gate in gates:
@@ -205,6 +208,13 @@ def _stock(loaded: LoadedModel, gates: Sequence[Gate]) -> Any:
     stock.generation_config = loaded.model.generation_config
     stock.config.dtype = loaded.dtype
     return stock
+
+
+def _experts_fit(loaded: LoadedModel, gates: Sequence[Gate]) -> bool:
+    """Whether stock code can run the experts, if there are any."""
+    channels = {gate.units for gate in gates if gate.kind is GateKind.MLP}
+    fitting = all(units * loaded.dtype.itemsize % _EXPERT_ROW == 0 for units in channels)
+    return not loaded.widths.experts or fitting
 
 
 def _give_ordinary_permissions(folder: Path) -> None:

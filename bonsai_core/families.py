@@ -199,7 +199,7 @@ class Family:
 
 
 _HEADS_OF_HIDDEN = "its config gives every head an equal share of the hidden size"
-_NOT_AN_EXPERT = "in a mixture of experts, the channels that go are those of the experts"
+_NOT_AN_EXPERT = "in a mixture, only its experts are, whole or by their channels"
 _NORM_OVER_HEADS = "its query and key norms run over all heads together"
 
 
@@ -808,7 +808,8 @@ def require_reachable(
     if sparsity > reachable:
         raise UnreachableTargetError(
             "more than can be removed while every layer keeps one attention group and one "
-            "aligned block of channels" + (_said_to_be_fixed(family_of(config)) if config else ""),
+            "aligned block of channels, or one expert"
+            + (_said_to_be_fixed(family_of(config)) if config else ""),
             field="target.sparsity",
             value=sparsity,
             allowed=f"above 0, up to {math.floor(reachable * 1e4) / 1e4} for this model",
@@ -817,8 +818,9 @@ def require_reachable(
 
 
 def _said_to_be_fixed(family: Family) -> str:
+    fixed = dict.fromkeys((pattern.kind, pattern.fixed) for pattern in family.patterns)
     return "".join(
-        f"; the {pattern.kind} of {family.architecture} is never pruned: {pattern.fixed}"
-        for pattern in family.patterns
-        if pattern.fixed
+        f"; the {kind} of {family.architecture} is never pruned: {reason}"
+        for kind, reason in fixed
+        if reason
     )

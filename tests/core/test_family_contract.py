@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,8 +34,11 @@ from bonsai_core.ledger import MemoryLedger
 from bonsai_core.masks import applied
 from bonsai_core.models import LoadedModel, load, load_saved
 from bonsai_core.models import non_embedding_parameters as counted
+from bonsai_core.pruner import prune
 from bonsai_core.registration import register
 from bonsai_core.surgery import cut
+from bonsai_core.utilities.divergence import KlUtility
+from bonsai_core.utilities.utility import LiveModel
 from tests.tiny_models import ARCHITECTURES, tiny_tokenizer
 
 CPU = torch.device("cpu")
@@ -45,8 +48,10 @@ TOKENS = torch.arange(60).reshape(3, 20) * 4
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((architecture, {}) for architecture in ARCHITECTURES),
     ("LlamaForCausalLM", {"attention_bias": True, "mlp_bias": True}),
+    ("MistralForCausalLM", {"sliding_window": 8, "groups": 4, "tied": True}),
     ("Qwen3ForCausalLM", {"attention_bias": True, "tied": True}),
     ("Qwen2ForCausalLM", {"groups": 4, "tied": True}),
+    ("Qwen2ForCausalLM", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}),
     ("Gemma2ForCausalLM", {"groups": 1, "tied": True}),
     ("Gemma3ForCausalLM", {"groups": 4, "attention_bias": True, "tied": True}),
     ("Phi3ForCausalLM", {"groups": 1, "tied": True}),
@@ -134,8 +139,6 @@ def test_a_family_with_fixed_parts_is_pruned_as_far_as_is_said(
     layout: str,
 ) -> None:
     folder = saved_model(architecture, layers=3)
-    from bonsai_core.pruner import prune
-
     reachable = reachable_sparsity(config_of(folder), 16)
     request = request_for(folder, reachable, layout=layout, align=16, sparsity_per_round=0.5)
     result = prune(request, tmp_path / "out", ledger=MemoryLedger(), device="cpu")
@@ -146,6 +149,100 @@ def test_a_family_with_fixed_parts_is_pruned_as_far_as_is_said(
     assert perplexity_of(nll) == pytest.approx(result.perplexity, rel=1e-4)
     with pytest.raises(UnreachableTargetError, match=rf"of {architecture} is never pruned"):
         prune(request_for(folder, 0.9), tmp_path / "no", ledger=MemoryLedger(), device="cpu")
+
+
+class Watched:
+    """The default utility, from the live model that is being pruned, which it keeps in sight."""
+
+    live: LiveModel
+
+    def __call__(self, live: LiveModel, sequences: torch.Tensor, _: Mapping[str, Any]) -> KlUtility:
+        self.live = live
+        return KlUtility(live, sequences, {})
+
+
+def require_saved(watched: Watched, folder: Path) -> dict[str, Any]:
+    """The config of a result that has the live model's logits, and generates."""
+    register()
+    again = AutoModelForCausalLM.from_pretrained(folder)
+    assert torch.allclose(logits(again), logits(watched.live.model), rtol=0, atol=1e-5)
+    assert again.generate(TOKENS[:1], max_new_tokens=4, do_sample=False).shape == (1, 24)
+    return config_of(folder)
+
+
+@pytest.mark.parametrize("layout", ["per_layer", "uniform"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_default_prune_of_every_family_saves_its_live_model(
+    saved_model: Callable[..., Path],
+    request_for: Callable[..., PruneRequest],
+    tmp_path: Path,
+    architecture: str,
+    layout: str,
+) -> None:
+    folder, watched = saved_model(architecture, layers=3), Watched()
+    sparsity = 0.6 * reachable_sparsity(config_of(folder), 1)
+    # Aligned, for that is what stock mixtures need.
+    settings = {"preset": "best", "utility": "watched", "layout": layout, "align": 8}
+    request = request_for(folder, sparsity, **settings)
+    result = prune(
+        request,
+        tmp_path / "out",
+        ledger=MemoryLedger(),
+        device="cpu",
+        utilities={"watched": watched},
+    )
+    assert result.sparsity >= sparsity
+    config = require_saved(watched, tmp_path / "out")
+    stock = layout == "uniform" and FAMILIES[architecture].keys.channels
+    assert not stock or config["architectures"] == [architecture]
+
+
+@pytest.mark.parametrize("layout", ["per_layer", "uniform"])
+@pytest.mark.parametrize("preset", ["statistics", "paper", "best"])
+@pytest.mark.parametrize("experts", ["channels", "whole"])
+@pytest.mark.parametrize(
+    "architecture", ["MixtralForCausalLM", "Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM"]
+)
+def test_every_preset_prunes_a_mixture_by_either_unit(
+    saved_model: Callable[..., Path],
+    request_for: Callable[..., PruneRequest],
+    tmp_path: Path,
+    architecture: str,
+    experts: str,
+    preset: str,
+    layout: str,
+) -> None:
+    folder, watched = saved_model(architecture, layers=3), Watched()
+    settings = {"preset": preset, "refit": preset != "paper", "experts": experts, "layout": layout}
+    result = prune(
+        request_for(folder, 0.5, utility="watched", align=8, **settings),
+        tmp_path / "out",
+        ledger=MemoryLedger(),
+        device="cpu",
+        utilities={"watched": watched},
+    )
+    assert result.sparsity >= 0.5
+    config = require_saved(watched, tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "bonsai.json").read_text())
+    kept = {name: len(units) for name, units in manifest["kept"].items()}
+    assert any(("experts" if experts == "whole" else "mlp") in name for name in kept)
+    if layout == "uniform":
+        assert config["architectures"] == [architecture]
+        names = FAMILIES[architecture].keys.experts
+        left = next(config[name] for name in names if name in config)
+        assert {number for name, number in kept.items() if name.endswith("experts")} <= {left}
+        assert config["num_experts_per_tok"] <= left
+
+
+def test_experts_that_stock_kernels_do_not_take_are_saved_all_the_same(
+    saved_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    pruned = loaded_from(saved_model("MixtralForCausalLM")).cut(lambda _: 1, lambda _: 18)
+    pruned.save(tmp_path / "out")
+    register()
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert again.config.model_type == "bonsai_mixtral"
+    assert torch.allclose(logits(again), logits(pruned.loaded.model), rtol=0, atol=1e-5)
 
 
 def test_heads_that_no_stock_config_may_say_are_saved_all_the_same(
