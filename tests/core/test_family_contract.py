@@ -234,6 +234,44 @@ def test_every_preset_prunes_a_mixture_by_either_unit(
         assert config["num_experts_per_tok"] <= left
 
 
+@torch.no_grad()
+def model_with_an_idle_expert(source: Path, folder: Path) -> Path:
+    """The last of five experts is never among the two best: two others are above zero, always."""
+    model = AutoModelForCausalLM.from_pretrained(source)
+    for layer in model.model.layers:
+        rows = layer.mlp.gate.weight
+        rows[1], rows[3], rows[4] = -rows[0], -rows[2], 0
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("experts", ["channels", "whole"])
+def test_an_expert_that_no_token_takes_goes_without_loss(
+    saved_model: Callable[..., Path],
+    request_for: Callable[..., PruneRequest],
+    tmp_path: Path,
+    experts: str,
+) -> None:
+    source = saved_model("MixtralForCausalLM", num_local_experts=5)
+    folder = model_with_an_idle_expert(source, tmp_path / "model")
+    watched = Watched()
+    prune(
+        request_for(folder, 0.16, preset="best", utility="watched", experts=experts),
+        tmp_path / "out",
+        ledger=MemoryLedger(),
+        device="cpu",
+        utilities={"watched": watched},
+    )
+    require_saved(watched, tmp_path / "out")
+    kept = json.loads((tmp_path / "out" / "bonsai.json").read_text())["kept"]
+    if experts == "whole":
+        assert any(4 not in kept[f"{layer}.experts"] for layer in range(2))
+    else:
+        idle, busy = kept["0.mlp.4"], kept["0.mlp.0"]
+        assert len(idle) < len(busy)
+
+
 def test_experts_that_stock_kernels_do_not_take_are_saved_all_the_same(
     saved_model: Callable[..., Path], tmp_path: Path
 ) -> None:
