@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from bonsai_core.config import CalibrationSource, ModelSource, PruneRequest, Pruning
+from bonsai_core.config import (
+    PRESETS,
+    CalibrationSource,
+    ModelSource,
+    Preset,
+    PruneRequest,
+    Pruning,
+)
 
 REQUEST: dict[str, Any] = {
     "model": {"source": "/models/small"},
@@ -39,7 +46,15 @@ def test_a_short_request_is_a_whole_one() -> None:
         ("model.dtype", "int8"),
         ("model.gguf_file", "../model.gguf"),
         ("model.gguf_file", "model.bin"),
+        ("pruning.preset", "cheap"),
+        ("pruning.preset", 3),
+        ("pruning.recipe", ""),
+        ("pruning.recipe", "a recipe"),
         ("pruning.prior", "gradient"),
+        ("pruning.utility", "N L L"),
+        ("pruning.improvements", -1),
+        ("pruning.damping", 0),
+        ("pruning.damping", 11),
         ("pruning.masks_per_round", 2),
         ("pruning.masks_per_round", 7),
         ("pruning.sparsity_per_round", 0.001),
@@ -53,6 +68,46 @@ def test_a_value_out_of_range_is_refused_at_its_field(path: str, value: object) 
     with pytest.raises(ValidationError) as caught:
         PruneRequest.model_validate(changed(path, value))
     assert ".".join(str(part) for part in caught.value.errors()[0]["loc"]) == path
+
+
+@pytest.mark.parametrize("preset", list(Preset))
+def test_a_preset_fills_in_what_is_not_said(preset: Preset) -> None:
+    found = Pruning.model_validate({"preset": preset})
+    for field, value in PRESETS[preset].items():
+        assert getattr(found, field) == value
+    mix = [{"name": "nll"}, {"name": "mine", "weight": 2.0}]
+    given = {"prior": "random", "refit": not found.refit, "recipe": "mine", "utility": mix}
+    changed = Pruning.model_validate({"preset": preset, **given})
+    assert (changed.prior, changed.refit, changed.recipe) == ("random", not found.refit, "mine")
+    assert [part.name for part in changed.utilities] == ["nll", "mine"]
+    for whole in (found, changed):
+        assert Pruning.model_validate(whole.model_dump(mode="json")) == whole
+
+
+def test_without_a_preset_it_is_the_best_as_the_schema_says() -> None:
+    assert Pruning().preset is Preset.BEST
+    defaults = {name: field.default for name, field in Pruning.model_fields.items()}
+    assert PRESETS[Preset.BEST].items() <= defaults.items()
+    assert Pruning().model_dump() == defaults
+
+
+@pytest.mark.parametrize(
+    ("recipe", "samples", "asked", "expected"),
+    [
+        ("random_masks", 32, None, 32),
+        ("random_masks", 32, 5, 5),
+        ("measured_damage", 32, None, 4),
+        ("measured_damage", 9, None, 2),
+        ("measured_damage", 1, None, 1),
+        ("mine", 32, 32, 32),
+    ],
+)
+def test_trials_are_measured_on_as_much_as_their_recipe_needs(
+    recipe: str, samples: int, asked: int | None, expected: int
+) -> None:
+    body = changed("calibration.samples", samples)
+    body["pruning"] = {"recipe": recipe, "samples_per_mask": asked}
+    assert PruneRequest.model_validate(body).trial_samples == expected
 
 
 def test_an_odd_number_of_masks_is_told_the_next_even_one() -> None:

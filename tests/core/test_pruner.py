@@ -2,8 +2,10 @@
 
 import gc
 import json
+import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bonsai_core import events
+from bonsai_core.blocks import Blocks
 from bonsai_core.calibration import calibration_batch
-from bonsai_core.config import DType, ModelSource, Prior, PruneRequest
+from bonsai_core.config import DType, Layout, ModelSource, Prior, PruneRequest, Pruning
 from bonsai_core.errors import (
     BrokenNumericsError,
     InputsChangedError,
@@ -30,9 +33,16 @@ from bonsai_core.errors import (
 from bonsai_core.evaluation import mean_nll, perplexity_of
 from bonsai_core.families import reachable_sparsity
 from bonsai_core.file_ledger import FileLedger
+from bonsai_core.gates import Units, gates_of
 from bonsai_core.ledger import MemoryLedger, RoundRecord, Tensors
-from bonsai_core.models import load_saved
+from bonsai_core.models import load, load_saved
 from bonsai_core.pruner import PruneResult, prune
+from bonsai_core.recipe import Decision, Situation, Trial, nothing
+from bonsai_core.recipes.registry import FACTORIES
+from bonsai_core.recipes.statistics_only import StatisticsOnly, equal_shares
+from bonsai_core.refit import repaired
+from bonsai_core.second_moments import gather
+from bonsai_core.surgery import cut
 from tests.core.conftest import contents
 from tests.tiny_models import tiny_model, tiny_text
 
@@ -53,6 +63,16 @@ def kept(folder: Path) -> dict[str, list[int]]:
     return json.loads((folder / "bonsai.json").read_text())["kept"]
 
 
+MASKS = 4
+PAPER: dict[str, Any] = {"masks_per_round": MASKS}
+BEST: dict[str, Any] = {"preset": "best", "utility": "kl", "improvements": 2}
+STATISTICS: dict[str, Any] = {"preset": "statistics"}
+EACH_PRESET = pytest.mark.parametrize(
+    "preset", [PAPER, BEST, STATISTICS], ids=["paper", "best", "statistics"]
+)
+
+
+@EACH_PRESET
 @pytest.mark.parametrize("layout", ["per_layer", "uniform"])
 @pytest.mark.parametrize("groups", [2, 4], ids=["grouped", "ungrouped"])
 def test_a_pruned_model_is_smaller_and_worth_what_the_run_says(
@@ -62,8 +82,9 @@ def test_a_pruned_model_is_smaller_and_worth_what_the_run_says(
     architecture: str,
     layout: str,
     groups: int,
+    preset: dict[str, Any],
 ) -> None:
-    request = request_for(saved_model(architecture, groups=groups), layout=layout)
+    request = request_for(saved_model(architecture, groups=groups), layout=layout, **preset)
     result = run(request, tmp_path / "out")
     assert result.sparsity >= 0.4
     assert result.folder == tmp_path / "out"
@@ -74,10 +95,16 @@ def test_a_pruned_model_is_smaller_and_worth_what_the_run_says(
     assert removed == before - result.non_embedding_parameters
     assert result.sparsity == pytest.approx(removed / before)
     tokens = calibration_batch(request.calibration, tokenizer, request.pruning.seed)
-    nll = mean_nll(again, family, tokens)
+    nll = mean_nll(again, family, tokens[-request.trial_samples :])
     assert perplexity_of(nll) == pytest.approx(result.perplexity, rel=1e-5)
+    if "nll" in result.utilities:
+        assert result.utilities["nll"] == pytest.approx(-nll, rel=1e-5)
+    else:
+        assert result.utilities_before["kl"] == pytest.approx(0, abs=1e-6)
+        assert result.utilities["kl"] < 0
 
 
+@EACH_PRESET
 @pytest.mark.parametrize("align", [1, 5, 8])
 @pytest.mark.parametrize("target", [0.08, 0.25, 0.5, 0.65])
 def test_a_target_is_met_and_passed_by_less_than_one_unit(
@@ -86,8 +113,9 @@ def test_a_target_is_met_and_passed_by_less_than_one_unit(
     tmp_path: Path,
     align: int,
     target: float,
+    preset: dict[str, Any],
 ) -> None:
-    result = run(request_for(saved_model(), target, align=align), tmp_path / "out")
+    result = run(request_for(saved_model(), target, align=align, **preset), tmp_path / "out")
     unit = max(ATTENTION_UNIT, align * CHANNEL)
     removed = result.parameters_before - result.parameters
     assert result.non_embedding_parameters_before == TOTAL
@@ -96,6 +124,7 @@ def test_a_target_is_met_and_passed_by_less_than_one_unit(
     assert all(width % align == 0 and width > 0 for width in widths)
 
 
+@EACH_PRESET
 @pytest.mark.parametrize("align", [1, 5, 8])
 @pytest.mark.parametrize("target", [0.1, 0.5])
 def test_a_uniform_result_has_one_width_for_all_layers(
@@ -104,8 +133,10 @@ def test_a_uniform_result_has_one_width_for_all_layers(
     tmp_path: Path,
     align: int,
     target: float,
+    preset: dict[str, Any],
 ) -> None:
-    request = request_for(saved_model(groups=4, layers=3), target, align=align, layout="uniform")
+    model = saved_model(groups=4, layers=3)
+    request = request_for(model, target, align=align, layout="uniform", **preset)
     result = run(request, tmp_path / "out")
     config = AutoModelForCausalLM.from_pretrained(tmp_path / "out").config
     assert config.intermediate_size % align == 0
@@ -115,6 +146,7 @@ def test_a_uniform_result_has_one_width_for_all_layers(
     assert goal <= removed < goal + 3 * max(32 * 32, align * CHANNEL)
 
 
+@EACH_PRESET
 @pytest.mark.parametrize("layout", ["per_layer", "uniform"])
 @pytest.mark.parametrize("align", [1, 5, 16])
 def test_all_that_is_said_to_be_reachable_is_reached(
@@ -124,21 +156,86 @@ def test_all_that_is_said_to_be_reachable_is_reached(
     architecture: str,
     layout: str,
     align: int,
+    preset: dict[str, Any],
 ) -> None:
     folder = saved_model(architecture)
     reachable = reachable_sparsity(json.loads((folder / "config.json").read_text()), align)
-    settings = {"layout": layout, "align": align, "sparsity_per_round": 0.5}
+    settings = {**preset, "layout": layout, "align": align, "sparsity_per_round": 0.5}
     result = run(request_for(folder, reachable, **settings), tmp_path / "out")
     assert result.sparsity == pytest.approx(reachable)
     sizes = {name: len(units) for name, units in kept(tmp_path / "out").items()}
     assert sizes == {"0.attention": 1, "0.mlp": align, "1.attention": 1, "1.mlp": align}
 
 
+@EACH_PRESET
 @pytest.mark.parametrize("prior", list(Prior))
 def test_every_prior_leads_to_the_target(
-    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path, prior: Prior
+    saved_model: Callable[..., Path],
+    request_for: RequestFor,
+    tmp_path: Path,
+    prior: Prior,
+    preset: dict[str, Any],
 ) -> None:
-    assert run(request_for(saved_model(), prior=prior), tmp_path / "out").sparsity >= 0.4
+    request = request_for(saved_model(), **preset, prior=prior)
+    assert run(request, tmp_path / "out").sparsity >= 0.4
+
+
+def test_statistics_alone_take_one_round_and_no_trial(
+    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
+) -> None:
+    result = run(request_for(saved_model(), **STATISTICS), tmp_path / "out")
+    assert (result.rounds, result.masks_evaluated) == (1, 0)
+
+
+@pytest.mark.parametrize("preset", [BEST, STATISTICS], ids=["best", "statistics"])
+def test_the_result_is_the_dense_model_cut_and_repaired_whatever_was_tried_on_the_way(
+    saved_model: Callable[..., Path],
+    request_for: RequestFor,
+    tmp_path: Path,
+    architecture: str,
+    preset: dict[str, Any],
+) -> None:
+    request = request_for(saved_model(architecture, layers=3), samples_per_mask=1, **preset)
+    run(request, tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "bonsai.json").read_text())
+    loaded = load(request.model, CPU)
+    gates = gates_of(loaded.model, loaded.family, loaded.widths)
+    # Statistics come from the sequences that trials do not see.
+    tokens = calibration_batch(request.calibration, loaded.tokenizer, request.pruning.seed)[:-1]
+    layers = loaded.model.get_submodule(loaded.family.layers)
+    blocks = Blocks(loaded.model.get_submodule(loaded.family.backbone), layers, tokens)
+    moments = gather(blocks, gates, tmp_path / "moments")
+    damping = told["rounds"][-1]["damping"]
+    for gate in gates:
+        units = np.setdiff1d(np.arange(gate.units), told["kept"][gate.name])
+        gone = torch.zeros(gate.output.in_features, dtype=torch.bool)
+        gone[gate.columns_of(units)] = True
+        weight = gate.output.weight
+        if len(units):
+            weight = repaired(weight, moments.of(gate), gone, damping)[:, ~gone]
+        cut(gate, units)
+        gate.output.weight.data = weight
+    again, _, _ = load_saved(ModelSource(source=str(tmp_path / "out")), CPU)
+    with torch.inference_mode():
+        assert torch.allclose(again(tokens).logits, loaded.model(tokens).logits, atol=1e-4)
+
+
+def test_the_rounds_of_measured_damage_are_told(
+    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
+) -> None:
+    result = run(request_for(saved_model(), **BEST), tmp_path / "out")
+    rounds = json.loads((tmp_path / "out" / "bonsai.json").read_text())["rounds"]
+    assert [record["number"] for record in rounds] == [1, 2, 3, 4]
+    assert [record["cut"] for record in rounds] == [False, False, False, True]
+    assert rounds[0]["trials"] == 0
+    assert sum(record["trials"] for record in rounds) == result.masks_evaluated
+    assert all(record["sparsity"] >= 0.4 for record in rounds)
+    assert rounds[-1]["sparsity"] == pytest.approx(result.sparsity)
+    assert rounds[-1]["removed"] == {
+        name: sorted({*range(2 if "attention" in name else 48)} - {*units})
+        for name, units in kept(tmp_path / "out").items()
+        if len(units) < (2 if "attention" in name else 48)
+    }
 
 
 def test_perplexity_can_be_the_utility(
@@ -200,20 +297,26 @@ class Heard:
         return [(event.round, event.trial) for event in heard]
 
 
-ROUNDS, MASKS = 2, 4
+ROUNDS = 2
 
 
+@pytest.mark.parametrize(
+    ("settings", "stride"), [(PAPER, 1), (BEST, 3)], ids=["random_masks", "measured_damage"]
+)
 def test_a_run_stopped_anywhere_goes_on_to_the_same_bytes(
-    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
+    saved_model: Callable[..., Path],
+    request_for: RequestFor,
+    tmp_path: Path,
+    settings: dict[str, Any],
+    stride: int,
 ) -> None:
-    request = request_for(saved_model(), masks_per_round=MASKS)
-    never = StopAfter(1_000_000)
-    assert run(request, tmp_path / "undisturbed", stop=never).rounds == ROUNDS
+    request = request_for(saved_model(), **settings)
+    never, whole = StopAfter(1_000_000), Heard()
+    rounds = run(request, tmp_path / "undisturbed", stop=never, listener=whole).rounds
     expected = contents(tmp_path / "undisturbed")
-    everything = [(r + 1, trial) for r in range(ROUNDS) for trial in range(MASKS)]
     # Asked before each forward pass: of masks, of statistics, of the repair, and between rounds.
-    assert never.asked > ROUNDS * (MASKS + 2)
-    for times in range(never.asked):
+    assert never.asked > rounds + len(whole.trials)
+    for times in range(0, never.asked, stride):
         ledger, output, heard = tmp_path / f"ledger-{times}", tmp_path / f"out-{times}", Heard()
         stop = StopAfter(times)
         with pytest.raises(Stopped):
@@ -221,7 +324,7 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_bytes(
         assert not output.exists()
         run(request, output, ledger=FileLedger(ledger), listener=heard)
         assert contents(output) == expected
-        assert heard.trials == everything
+        assert heard.trials == whole.trials
 
 
 class Crash(Exception):  # noqa: N818 - stands for a process that ends
@@ -257,18 +360,28 @@ class CrashingLedger(FileLedger):
         self._count()
 
 
-@pytest.mark.parametrize(("layout", "refit"), [("per_layer", True), ("uniform", False)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        PAPER,
+        {**PAPER, "layout": "uniform", "refit": False},
+        BEST,
+        {**BEST, "layout": "uniform", "samples_per_mask": 1},
+        {**BEST, "refit": False},
+        STATISTICS,
+    ],
+    ids=["paper", "uniform", "best", "best-uniform", "best-no-refit", "statistics"],
+)
 def test_a_crash_after_any_write_changes_no_byte(
     saved_model: Callable[..., Path],
     request_for: RequestFor,
     tmp_path: Path,
-    layout: str,
-    refit: bool,
+    settings: dict[str, Any],
 ) -> None:
-    request = request_for(saved_model(), masks_per_round=MASKS, layout=layout, refit=refit)
-    run(request, tmp_path / "undisturbed")
+    request, whole = request_for(saved_model(), **settings), Heard()
+    rounds = run(request, tmp_path / "undisturbed", listener=whole).rounds
     expected = contents(tmp_path / "undisturbed")
-    for writes in range(1, 1 + ROUNDS * (2 + MASKS) + 1):
+    for writes in range(1, 1 + 2 * rounds + len(whole.trials) + 1):
         ledger, output = tmp_path / f"ledger-{writes}", tmp_path / f"out-{writes}"
         before, after = Heard(), Heard()
         with pytest.raises(Crash):
@@ -277,7 +390,92 @@ def test_a_crash_after_any_write_changes_no_byte(
         assert contents(output) == expected
         assert not set(before.trials) & set(after.trials)
         lines = [path.read_text().splitlines() for path in ledger.glob("*/trials.jsonl")]
-        assert [len(of_round) for of_round in lines] == [MASKS] * ROUNDS
+        assert sum(len(of_round) for of_round in lines) == len(whole.trials)
+
+
+class PlanAndCut:
+    """A recipe whose rounds are in turn a plan and a cut, the target being met in two steps."""
+
+    prior = Prior.ELIMINATION
+
+    def __init__(self, _pruning: Pruning) -> None:
+        pass
+
+    def rounds(self, goal: int, total: int) -> int:  # noqa: ARG002
+        return 4
+
+    def propose(self, situation: Situation) -> Sequence[Trial]:
+        return [Trial(situation.plan, 1e-2), Trial(self._weakest(situation), 1e-1)]
+
+    def decide(
+        self, situation: Situation, trials: Sequence[Trial], utilities: np.ndarray
+    ) -> Decision:
+        cut = situation.round % 2 == 0
+        assert cut == any(len(units) for units in situation.plan)
+        return Decision(trials[1].absent, cut=cut, damping=1e-2, notes={"first": utilities[0]})
+
+    def _weakest(self, situation: Situation) -> list[Units]:
+        steps = 2 if situation.round <= 2 else 1
+        half = replace(situation, goal=math.ceil(situation.goal / steps))
+        return equal_shares(half, Layout.PER_LAYER, 1)
+
+
+def test_a_recipe_may_plan_and_cut_in_turn_and_end_anywhere(
+    saved_model: Callable[..., Path],
+    request_for: RequestFor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(FACTORIES, "random_masks", PlanAndCut)
+    request, whole = request_for(saved_model()), Heard()
+    result = run(request, tmp_path / "undisturbed", listener=whole)
+    assert (result.rounds, result.masks_evaluated) == (4, 8)
+    assert 0.4 <= result.sparsity < 0.5
+    rounds = json.loads((tmp_path / "undisturbed" / "bonsai.json").read_text())["rounds"]
+    assert [record["cut"] for record in rounds] == [False, True, False, True]
+    assert rounds[1]["removed"].keys() <= rounds[0]["removed"].keys()
+    expected = contents(tmp_path / "undisturbed")
+    for writes in range(1, 1 + 2 * 4 + 8 + 1):
+        ledger, output = tmp_path / f"ledger-{writes}", tmp_path / f"out-{writes}"
+        with pytest.raises(Crash):
+            run(request, output, ledger=CrashingLedger(ledger, writes))
+        run(request, output, ledger=FileLedger(ledger))
+        assert contents(output) == expected
+
+
+def test_a_recipe_that_removes_nothing_ends_the_run(
+    saved_model: Callable[..., Path],
+    request_for: RequestFor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def nothing_at_all(situation: Situation, *_: object) -> Decision:
+        return Decision(nothing(situation.shapes), cut=True)
+
+    monkeypatch.setattr(StatisticsOnly, "decide", lambda _self, *asked: nothing_at_all(*asked))
+    with pytest.raises(UnreachableTargetError, match="no further unit can go"):
+        run(request_for(saved_model(), **STATISTICS), tmp_path / "out")
+
+
+@pytest.mark.parametrize("times", [0, 10, 1_000_000])
+def test_the_scratch_folder_is_empty_afterwards(
+    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path, times: int
+) -> None:
+    scratch, used = tmp_path / "scratch", 0
+    scratch.mkdir()
+    until = StopAfter(times)
+
+    def stop() -> bool:
+        nonlocal used
+        used += len(list(scratch.rglob("*.safetensors")))
+        return until()
+
+    try:
+        run(request_for(saved_model(), **BEST), tmp_path / "out", stop=stop, scratch=scratch)
+    except Stopped:
+        assert times < 1_000_000
+    assert (used > 0) == (times > 0)
+    assert list(scratch.iterdir()) == []
 
 
 @pytest.mark.parametrize("torn", ["record.json", "weights.safetensors", "half a line"])
@@ -347,6 +545,9 @@ def test_a_ledger_of_other_inputs_is_refused(request_for: RequestFor, tmp_path: 
     attempt(build(0.31))
     attempt(build(seed=1))
     attempt(build(refit=False))
+    attempt(build(damping=0.5))
+    attempt(build(recipe="statistics"))
+    attempt(build(utility="perplexity"))
     tiny_text(words, seed=1)
     attempt(build())
     tiny_text(words, seed=0)
@@ -356,6 +557,21 @@ def test_a_ledger_of_other_inputs_is_refused(request_for: RequestFor, tmp_path: 
     attempt(build())
     tiny_model(model)
     run(build(), tmp_path / "second", ledger=FileLedger(tmp_path / "ledger"))
+
+
+def test_a_ledger_of_other_questions_is_refused(
+    saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
+) -> None:
+    questions, ledger = tmp_path / "questions.jsonl", MemoryLedger()
+    line = '{"context": "the", "choices": [" tree", " moon"], "answer": 0}\n'
+    utility = [{"name": "kl"}, {"name": "choice", "settings": {"path": str(questions)}}]
+    request = request_for(saved_model(), 0.1, utility=utility)
+    questions.write_text(line)
+    result = run(request, tmp_path / "first", ledger=ledger)
+    assert list(result.utilities_before) == list(result.utilities) == ["kl", "choice"]
+    questions.write_text(line.replace("moon", "mouse"))
+    with pytest.raises(InputsChangedError, match="start anew"):
+        run(request, tmp_path / "second", ledger=ledger)
 
 
 def test_the_repair_changes_the_kept_columns_and_no_decision(

@@ -1,0 +1,189 @@
+"""Measured damage moves width to where its loss hurts most, and repairs by what was measured."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bonsai_core.config import Layout, Pruning
+from bonsai_core.families import GateKind
+from bonsai_core.recipe import Decision, Situation, Trial, nothing
+from bonsai_core.recipes.measured_damage import DAMPINGS, MeasuredDamage
+from bonsai_core.selection import GateShape
+
+ATTENTION, MLP = 600, 100
+SHAPES = [GateShape(GateKind.ATTENTION, 4, ATTENTION), GateShape(GateKind.MLP, 64, MLP)] * 3
+TOTAL = sum(shape.units * shape.price for shape in SHAPES)
+GOAL = 6000
+Utility = Callable[[Trial], float]
+
+
+def counts(absent: Sequence[np.ndarray]) -> list[int]:
+    return [len(units) for units in absent]
+
+
+def gone(absent: Sequence[np.ndarray]) -> int:
+    return sum(len(units) * shape.price for units, shape in zip(absent, SHAPES, strict=True))
+
+
+def harm(factors: Sequence[float]) -> Utility:
+    """Each gate's damage is its factor times the cube of its loss; the best damping is 0.01."""
+
+    def utility(trial: Trial) -> float:
+        lost = [len(u) / s.units for u, s in zip(trial.absent, SHAPES, strict=True)]
+        damage = sum(f * part**3 for f, part in zip(factors, lost, strict=True))
+        return -damage * (1.0 if trial.damping is None else 1 + abs(np.log(trial.damping / 0.01)))
+
+    return utility
+
+
+class Play:
+    """The rounds of a prune, with a utility in place of a model."""
+
+    def __init__(self, utility: Utility, goal: int = GOAL, seed: int = 0, **settings: Any) -> None:
+        recipe = MeasuredDamage(Pruning(**settings))
+        random = np.random.default_rng(seed)
+        self.scores = [random.permutation(s.units).astype(np.float64) for s in SHAPES]
+        self.situations: list[Situation] = []
+        self.trials: list[Sequence[Trial]] = []
+        self.decisions: list[Decision] = []
+        plan = nothing(SHAPES)
+        for number in range(1, 1 + recipe.rounds(goal, TOTAL)):
+            situation = Situation(number, SHAPES, self.scores, plan, goal, TOTAL)
+            trials = recipe.propose(situation)
+            utilities = np.array([utility(trial) for trial in trials])
+            decision = recipe.decide(situation, trials, utilities)
+            plan = list(decision.absent)
+            self.situations.append(situation)
+            self.trials.append(trials)
+            self.decisions.append(decision)
+
+    @property
+    def result(self) -> list[int]:
+        return counts(self.decisions[-1].absent)
+
+
+LAYOUTS = list(Layout)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("align", [1, 8])
+@pytest.mark.parametrize("goal", [1000, 6000, 14_000])
+def test_every_plan_meets_the_goal_and_only_the_last_round_cuts(
+    layout: Layout, align: int, goal: int
+) -> None:
+    play = Play(harm([1, 2, 1, 1, 5, 1]), goal, layout=layout, align=align)
+    step = (3 if layout is Layout.UNIFORM else 1) * max(ATTENTION, align * MLP)
+    for decision in play.decisions:
+        assert goal <= gone(decision.absent) < goal + step
+        widths = [64 - count for count in counts(decision.absent)[1::2]]
+        assert all(width % align == 0 and width > 0 for width in widths)
+        if layout is Layout.UNIFORM:
+            assert len(set(widths)) == len(set(counts(decision.absent)[::2])) == 1
+    assert [decision.cut for decision in play.decisions] == [
+        *[False] * (len(play.decisions) - 1),
+        True,
+    ]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_weakest_units_of_each_gate_go(layout: Layout) -> None:
+    play = Play(harm([1, 2, 1, 1, 5, 1]), layout=layout)
+    for decision in play.decisions:
+        for units, scores in zip(decision.absent, play.scores, strict=True):
+            assert (np.sort(scores[units]) == np.arange(len(units))).all()
+            assert (np.diff(units) > 0).all()
+
+
+def test_width_moves_from_where_its_loss_hurts_less_to_where_it_hurts_more() -> None:
+    utility = harm([9, 1, 9, 8, 9, 2])
+    play = Play(utility, improvements=3)
+    first, _, middle, _, last = (lambda c: (c[1], 0, c[3], 0, c[5]))(play.result)
+    assert first > last > middle
+    equal = utility(Trial(play.decisions[0].absent, 0.01))
+    assert utility(Trial(play.decisions[-1].absent, 0.01)) > equal
+
+
+def test_it_comes_close_to_the_best_widths_there_are() -> None:
+    factors = [99, 1, 99, 8, 99, 2]
+    utility = harm(factors)
+    play = Play(utility, improvements=6)
+    needed = GOAL // MLP
+    damages = [
+        sum(f * (c / 64) ** 3 for f, c in zip((1, 8, 2), (a, b, needed - a - b), strict=True))
+        for a in range(63)
+        for b in range(63)
+        if 0 <= needed - a - b < 64
+    ]
+    found = -utility(Trial(play.decisions[-1].absent, 0.01))
+    assert found < 1.1 * min(damages)
+    assert min(damages) < 0.8 * -utility(Trial(play.decisions[0].absent, 0.01))
+
+
+def test_a_layer_that_hurts_like_the_others_keeps_its_share() -> None:
+    play = Play(harm([9, 3, 9, 3, 9, 3]), improvements=3)
+    widths = play.result[1::2]
+    assert max(widths) - min(widths) <= 2
+
+
+def test_attention_gives_where_its_loss_costs_less() -> None:
+    play = Play(harm([0.01, 5, 9, 5, 9, 5]), improvements=4)
+    assert play.result[0] > 0 == play.result[2] == play.result[4]
+
+
+def test_a_round_tries_the_plan_itself_and_changes_of_one_gate() -> None:
+    play = Play(harm([1, 2, 1, 1, 5, 1]), improvements=2)
+    assert len(play.trials[0]) == 0
+    for situation, trials in zip(play.situations[1:-1], play.trials[1:-1], strict=True):
+        assert counts(trials[0].absent) == counts(situation.plan)
+        layers = []
+        for trial in list(trials)[1:]:
+            pairs = zip(trial.absent, situation.plan, strict=True)
+            changed = [g for g, (a, b) in enumerate(pairs) if not np.array_equal(a, b)]
+            assert len(changed) == 1
+            layers += changed
+        # Neighbours belong together, and every gate is asked about.
+        assert layers == sorted(layers)
+        assert set(layers) == set(range(len(SHAPES)))
+
+
+def test_the_last_round_tries_dampings_of_the_plan_and_takes_the_best() -> None:
+    play = Play(harm([1, 2, 1, 1, 5, 1]), damping=0.5)
+    *_, before, last = play.decisions
+    assert {trial.damping for trial in play.trials[-1]} >= set(DAMPINGS)
+    assert all(counts(trial.absent) == counts(before.absent) for trial in play.trials[-1])
+    assert (before.damping, last.damping) == (0.5, 0.01)
+    assert all(trial.damping == 0.5 for trials in play.trials[:-1] for trial in trials)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_without_refit_nothing_is_repaired(layout: Layout) -> None:
+    play = Play(harm([1, 2, 1, 1, 5, 1]), refit=False, layout=layout)
+    assert all(decision.damping is None for decision in play.decisions)
+    assert all(trial.damping is None for trials in play.trials for trial in trials)
+
+
+def test_equal_widths_find_how_attention_and_mlps_share() -> None:
+    for factors, few in (([9.0, 0.1] * 3, True), ([0.01, 5.0] * 3, False)):
+        play = Play(harm(factors), 9000, layout="uniform")
+        assert (play.result[0] == 0) is few
+        best = max(play.trials[1], key=harm(factors))
+        assert play.result == counts(best.absent)
+
+
+def test_a_loss_that_looks_like_a_gain_does_no_harm_to_the_plan() -> None:
+    play = Play(harm([1, -5, 1, 2, 1, 2]), improvements=3)
+    assert play.result[1] > max(play.result[3], play.result[5])
+    assert all(count < 64 for count in play.result[1::2])
+
+
+def test_utilities_that_say_nothing_still_lead_to_the_goal() -> None:
+    play = Play(lambda _trial: 0.0)
+    assert GOAL <= gone(play.decisions[-1].absent) < GOAL + ATTENTION
+
+
+def test_the_same_situation_gets_the_same_answers() -> None:
+    one, other = (Play(harm([1, 2, 1, 1, 5, 1])) for _ in range(2))
+    assert one.result == other.result
+    assert [len(trials) for trials in one.trials] == [len(trials) for trials in other.trials]
