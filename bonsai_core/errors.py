@@ -84,5 +84,11 @@ class UnavailableDeviceError(PruneError):
     code = "unavailable_device"
 
 
+class InsufficientMemoryError(PruneError):
+    """The device cannot hold even one layer of the model at a time."""
+
+    code = "insufficient_memory"
+
+
 class Stopped(Exception):  # noqa: N818 - not an error: the caller asked for it
     """The run was asked to stop and did, between two forward passes; its ledger is whole."""

@@ -22,6 +22,7 @@ from bonsai_core.families import Family, Widths, family_of, widths_of
 from bonsai_core.live import make_live
 from bonsai_core.quiet import quiet
 from bonsai_core.registration import register
+from bonsai_core.streaming import Streaming
 
 # Only what a prune reads: no pickled weights, no other frameworks' files.
 _HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
@@ -36,6 +37,9 @@ class LoadedModel:
     family: Family
     widths: Widths
     device: torch.device
+    """Where forward passes run; not all weights need be there."""
+
+    streaming: Streaming
     digest: str
     """SHA-256 over names and contents of the files that hold config and weights."""
 
@@ -82,10 +86,18 @@ def dense_config(source: ModelSource) -> dict[str, Any]:
 
 
 @quiet()
-def load(source: ModelSource, device: torch.device) -> LoadedModel:
+def load(
+    source: ModelSource, device: torch.device, device_memory: int | None = None
+) -> LoadedModel:
     """Load a dense model and its tokenizer for pruning.
 
+    Args:
+        source: where it is.
+        device: where its forward passes run.
+        device_memory: bytes of the device that weights may take; see `Streaming`.
+
     Raises:
+        InsufficientMemoryError: the device cannot hold even one layer at a time.
         InvalidModelError: files are missing or cannot be read.
         UnsupportedModelError: the architecture is not one of `bonsai_core.families`.
     """
@@ -95,8 +107,11 @@ def load(source: ModelSource, device: torch.device) -> LoadedModel:
     if source.gguf_file:
         _forget_quantisation(model)
     make_live(model)
-    model = model.to(device).eval().requires_grad_(False)
-    return LoadedModel(model, tokenizer, family, widths, device, _digest(locate(source), source))
+    model = model.eval().requires_grad_(False)
+    backbone, layers = model.get_submodule(family.backbone), model.get_submodule(family.layers)
+    streaming = Streaming(model, backbone, layers, device, device_memory)
+    digest = _digest(locate(source), source)
+    return LoadedModel(model, tokenizer, family, widths, device, streaming, digest)
 
 
 @quiet()

@@ -65,6 +65,8 @@ class PruneResult:
     """Of the dense model, by title, before their weights."""
     utilities: dict[str, float]
     """Of the result."""
+    device_weights: int
+    """The most bytes of weights that the device held at once."""
     seconds: float
 
 
@@ -74,6 +76,7 @@ def prune(
     *,
     ledger: Ledger,
     device: str = "auto",
+    device_memory: int | None = None,
     listener: events.Listener = lambda _event: None,
     stop: events.Stop = lambda: False,
     scratch: Path | None = None,
@@ -86,6 +89,9 @@ def prune(
         output: folder of the result; made here, and left alone if the run does not finish.
         ledger: where progress is kept; one that is not empty is continued.
         device: auto, cpu, cuda or cuda:N.
+        device_memory: bytes of the device that weights may take; layers beyond that stay in the
+            host's memory and come to run. None: a share of what a GPU has free, and no limit on a
+            CPU. The result is the same.
         listener: told what happens.
         stop: asked between two forward passes.
         scratch: folder for what a run looks up again and again, 4 * C^2 bytes for a gate of C
@@ -100,9 +106,8 @@ def prune(
     output = output.expanduser().resolve()
     require_free(output)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="bonsai-") as folder:
-        run = _Run(
-            request, ledger, listener, stop, device_named(device), Path(folder), utilities or {}
-        )
+        place = _Place(device_named(device), device_memory, Path(folder))
+        run = _Run(request, ledger, listener, stop, place, utilities or {})
         rounds = run.rounds()
     after = run.mixture.measure_each(run.go_on)
     listener(events.SaveStarted(str(output)))
@@ -131,8 +136,18 @@ def prune(
         masks_evaluated=run.masks_evaluated,
         utilities_before=run.utilities_before,
         utilities=after,
+        device_weights=run.loaded.streaming.peak,
         seconds=time.perf_counter() - started,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a run computes, and with what."""
+
+    device: torch.device
+    device_memory: int | None
+    scratch: Path
 
 
 class _Run:
@@ -144,15 +159,14 @@ class _Run:
         ledger: Ledger,
         listener: events.Listener,
         stop: events.Stop,
-        device: torch.device,
-        scratch: Path,
+        place: _Place,
         utilities: Mapping[str, Factory],
     ) -> None:
         self.request = request
         self.ledger = ledger
         self.listener = listener
         self.stop = stop
-        self.scratch = scratch
+        self.scratch = place.scratch
         self.recipe: Recipe = recipe_for(request.pruning)
         # Before the weights, which may take minutes.
         for part in request.pruning.utilities:
@@ -161,7 +175,7 @@ class _Run:
         reachable = reachable_sparsity(config, request.pruning.align, request.pruning.experts)
         require_reachable(request.target.sparsity, reachable, config)
         require_context(config, request.calibration.sequence_length)
-        self.loaded = load(request.model, device)
+        self.loaded = load(request.model, place.device, place.device_memory)
         self.gates = gates_of(
             self.loaded.model, self.loaded.family, self.loaded.widths, request.pruning.experts
         )
@@ -177,13 +191,13 @@ class _Run:
         self.masks_evaluated = 0
         batch = calibration_batch(request.calibration, self.loaded.tokenizer, request.pruning.seed)
         self.calibration_sha256 = digest_of(batch)
-        sequences = batch.to(device)
+        sequences = batch.to(place.device)
         # Trials are measured on text that the statistics have not seen, if there is enough.
         self.tried = sequences[-request.trial_samples :]
         self.listened = sequences[: -request.trial_samples]
         if not len(self.listened):
             self.listened = sequences
-        live = LiveModel(self.loaded.model, self.loaded.family, self.loaded.tokenizer, device)
+        live = LiveModel(self.loaded.model, self.loaded.family, self.loaded.tokenizer, place.device)
         self.mixture = mixture_of(live, self.tried, request.pruning.utilities, utilities)
         self.bench = Bench(self.gates, self._blocks(self.tried), self.mixture)
         ledger.open(self._fingerprint())
@@ -226,12 +240,12 @@ class _Run:
         backbone = self._backbone()
         statistics = column_statistics(backbone, self.gates, self.listened, self.go_on)
         random = generator(self.request.pruning.seed, number, "prior")
-        return {
-            gate.name: torch.from_numpy(
-                unit_scores(self.recipe.prior, gate.output.weight, columns, gate.columns, random)
-            )
-            for gate, columns in zip(self.gates, statistics, strict=True)
-        }
+        found = {}
+        for gate, columns in zip(self.gates, statistics, strict=True):
+            weight = gate.output.weight.to(self.loaded.device)  # it may lie in the host's memory
+            scores = unit_scores(self.recipe.prior, weight, columns, gate.columns, random)
+            found[gate.name] = torch.from_numpy(scores)
+        return found
 
     def _elimination(self) -> Tensors:
         moments, damping = self._moments(), self.request.pruning.damping
@@ -329,6 +343,7 @@ class _Run:
                 gate.output.weight.data.copy_(weights[gate.name])
         self.plan, self.prior = nothing(self._shapes()), None
         self.bench.clear()
+        self.loaded.streaming.place()
 
     def _positions(self, record: RoundRecord) -> list[NDArray[np.int64]]:
         """A record's units among those still there."""

@@ -26,13 +26,19 @@ _BLOCKS = 4
 
 
 class SecondMoments:
-    """G and the dense projection of each gate of one model."""
+    """G and the dense projection of each gate of one model.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: of the files.
+        device: where they are wanted: the one that computes, wherever the model's weights lie.
+    """
+
+    def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
         self._folder = folder
+        self._device = str(device)
 
     def of(self, gate: Gate) -> Tensor:
-        """G, [C, C] float32, symmetric, on the gate's device."""
+        """G, [C, C] float32, symmetric."""
         return self._load(gate, "moments")
 
     def weight(self, gate: Gate) -> Tensor:
@@ -40,8 +46,7 @@ class SecondMoments:
         return self._load(gate, "weight")
 
     def _load(self, gate: Gate, what: str) -> Tensor:
-        device = str(gate.output.weight.device)
-        return load_file(self._path(gate, what), device=device)[what]
+        return load_file(self._path(gate, what), device=self._device)[what]
 
     def keep(self, gate: Gate, moments: Tensor) -> None:
         """Write what a gate's repairs need.
@@ -80,7 +85,7 @@ def gather(
     Raises:
         BrokenNumericsError: the activations of a gate are not finite.
     """
-    found = SecondMoments(folder)
+    found = SecondMoments(folder, blocks.device)
     groups = _groups(gates)
     for number, group in enumerate(groups):
         end = groups[number + 1][0].layer if number + 1 < len(groups) else None
@@ -89,9 +94,7 @@ def gather(
     return found
 
 
-def _heard(
-    blocks: Blocks, gates: Sequence[Gate], end: int | None, go_on: GoOn
-) -> list[Tensor]:
+def _heard(blocks: Blocks, gates: Sequence[Gate], end: int | None, go_on: GoOn) -> list[Tensor]:
     """The moments of neighbouring gates; the blocks are run from where they are to layer `end`."""
     sizes = [gate.output.in_features for gate in gates]
     sums = [torch.zeros(size, size, device=blocks.device) for size in sizes]

@@ -75,7 +75,7 @@ class Bench:
     def repaired_weights(self) -> dict[str, Tensor]:
         """The projections in place that were repaired, without the columns that go, by gate."""
         return {
-            gate.name: gate.output.weight[:, ~self._gone(gate, units)].contiguous()
+            gate.name: _without(gate.output.weight, self._gone(gate, units))
             for gate, (units, damping) in zip(self._gates, self._place, strict=True)
             if len(units) and damping is not None and not gate.weightless
         }
@@ -99,7 +99,8 @@ class Bench:
             for number in changed:
                 output: nn.Linear = self._gates[number].output
                 new = self._weight(number, trial.absent[number], trial.damping)
-                before[number], output.weight.data = output.weight.data, new
+                before[number] = output.weight.data
+                output.weight.data = new.to(output.weight.device)
             yield
         finally:
             for number, weight in before.items():
@@ -113,14 +114,18 @@ class Bench:
         dense = self.moments.weight(gate)
         if not len(units):
             return dense
-        gone = self._gone(gate, units)
+        gone = self._gone(gate, units).to(dense.device)
         if damping is None or gate.weightless:
             return dense.masked_fill(gone, 0)
         return repaired(dense, self.moments.of(gate), gone, damping)
 
     @staticmethod
     def _gone(gate: Gate, units: Units) -> Tensor:
-        device = gate.output.weight.device
-        gone = torch.zeros(gate.output.in_features, dtype=torch.bool, device=device)
-        gone[torch.from_numpy(gate.columns_of(units)).to(device)] = True
+        """Which columns go with these units; [C] bool, CPU."""
+        gone = torch.zeros(gate.output.in_features, dtype=torch.bool)
+        gone[torch.from_numpy(gate.columns_of(units))] = True
         return gone
+
+
+def _without(weight: Tensor, gone: Tensor) -> Tensor:
+    return weight[:, ~gone.to(weight.device)].contiguous()
