@@ -19,9 +19,12 @@ _BOUNDS = {
     "minLength": "at least {} characters",
     "maxLength": "at most {} characters",
     "maxProperties": "at most {} of them",
+    "minItems": "at least {} of them",
+    "maxItems": "at most {} of them",
     "pattern": "matching {}",
 }
 _TYPES = {
+    "array": "a list",
     "boolean": "true or false",
     "integer": "a whole number",
     "null": "null",
@@ -39,12 +42,25 @@ def allowed_at(path: Sequence[str | int]) -> str | None:
     about_name = path[-1:] == [KEY]
     node = _resolved(_request_schema())
     for step in path[:-2] if about_name else path:
-        inner = node.get("properties", {}).get(step) or _of_any_name(node)
+        inner = _inner(node, step)
         if not inner:
             fields = node.get("properties")
             return f"the fields {', '.join(fields)}" if fields else None
         node = _resolved(inner)
     return _name_in_words(node) if about_name else _in_words(node)
+
+
+def _inner(node: Schema, step: str | int) -> Schema | None:
+    """The schema one step further down; None where there is no such step."""
+    for option in node.get("anyOf", [node]):
+        inner: Schema | None
+        if isinstance(step, int):
+            inner = option.get("items")
+        else:
+            inner = option.get("properties", {}).get(step) or _of_any_name(option)
+        if inner:
+            return inner
+    return None
 
 
 def _of_any_name(node: Schema) -> Schema | None:
@@ -73,6 +89,8 @@ def _in_words(node: Schema) -> str:
     if "enum" in node:
         return ", ".join(str(value) for value in node["enum"])
     words = [_TYPES.get(node.get("type", ""), "any value")]
+    if node.get("items"):
+        words.append(f"each of them {_in_words(_resolved(node['items']))}")
     if node.get("properties"):
         words.append(f"with the fields {', '.join(node['properties'])}")
     words += [words_of.format(node[key]) for key, words_of in _BOUNDS.items() if key in node]

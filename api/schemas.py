@@ -48,7 +48,7 @@ class Job(_Wire):
     """When it came to its final state."""
 
     cancel_requested: bool
-    """Whether it was asked to end; a running job does so after the mask in flight."""
+    """Whether it was asked to end; a running job does so after the forward pass in flight."""
 
     attempts: int
     """How often a worker has taken it; more than one after a crash or a lost worker."""

@@ -20,6 +20,7 @@ from jobs.errors import PruneError
 from jobs.request import JobRequest
 
 Detail = Mapping[str, Any]
+Steps = tuple[str | int, ...]
 
 
 def describe_invalid(error: RequestValidationError) -> tuple[Kind, str, list[FieldError]]:
@@ -51,9 +52,12 @@ def describe_prune_error(error: PruneError) -> list[FieldError]:
 
 def unreadable(request: JobRequest, error: OSError) -> ProblemError:
     """The problem of an input that the system does not let us look at."""
-    source, field = request.model.source, "/model/source"
-    if not str(error.filename).startswith(source):
-        source, field = request.calibration.source, "/calibration/source"
+    field, source = "/calibration/source", request.calibration.source
+    if str(error.filename).startswith(request.model.source):
+        field, source = "/model/source", request.model.source
+    for number, part in enumerate(request.pruning.utilities):
+        if part.settings.get("path") == str(error.filename):
+            field, source = f"/pruning/utility/{number}/settings/path", str(error.filename)
     message = f"{error.strerror}; give a path that the service may read"
     fault = FieldError(pointer=field, message=message, value=shown(source))
     return ProblemError(UNREADABLE_INPUT, f"{field}: {message}", [fault])
@@ -70,12 +74,15 @@ def require_storable(request: JobRequest) -> None:
         raise RequestValidationError(faults)
 
 
-def _strings(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+def _strings(value: Any, path: Steps) -> Iterator[tuple[Steps, str]]:
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, dict):
         for key, inner in value.items():
             yield from _strings(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _strings(inner, (*path, index))
 
 
 def _field_error(detail: Detail) -> FieldError:

@@ -30,22 +30,22 @@ class Progress(BaseModel):
     """Rounds that the target needs at most; 0 until the model is loaded."""
 
     masks_evaluated: int = 0
-    """Masks evaluated in the current round."""
+    """Sub-models evaluated in the current round."""
 
     masks_per_round: int = 0
-    """Masks that the current round needs."""
+    """Sub-models that the current round tries; 0 where it tries none."""
 
     sparsity: float = 0.0
-    """Share of the non-embedding parameters removed so far."""
+    """Share of the non-embedding parameters removed so far, or planned to be."""
 
     perplexity_before: float | None = None
-    """Perplexity of the dense model on the calibration batch."""
+    """Of the dense model, on the sequences of the calibration batch that trials are measured on."""
 
     perplexity: float | None = None
-    """Perplexity after the last finished round, on the calibration batch."""
+    """Of the model or the plan after the last finished round, on the same sequences."""
 
     seconds_per_mask: float | None = None
-    """Median time of the masks evaluated so far in this attempt."""
+    """Median time of the sub-models evaluated so far in this attempt."""
 
     seconds_left: float | None = None
-    """Estimate: masks still to evaluate times `seconds_per_mask`; the rest of a round is small."""
+    """Estimate: sub-models still to try, as many in each round as in this one, times their time."""

@@ -14,6 +14,8 @@ from bonsai_core.families import (
     require_context,
     require_reachable,
 )
+from bonsai_core.recipes.names import require_known
+from bonsai_core.utilities.remote import require_remote
 
 Label = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9._/-]+$")]
 LabelValue = Annotated[str, Field(max_length=255)]
@@ -30,13 +32,15 @@ class JobRequest(PruneRequest):
 
 
 def check_inputs(request: JobRequest) -> None:
-    """Check what can be checked before any work starts: files, architecture, reach of the target.
+    """Check what can be checked before any work starts: names, files, architecture, the target.
 
     Hub ids are checked by the worker, which is the process that may reach the hub.
 
     Raises:
         PruneError: the subclass says what is wrong, with field, value and cure.
     """
+    require_known(request.pruning.recipe)
+    require_remote(request.pruning.utilities)
     if request.model.is_folder:
         config = _model_config(request.model)
         if config is not None:

@@ -72,6 +72,8 @@ def main(folder: Path, parent: int) -> Exit:
             device=settings.device,
             listener=Reporter(AttemptStore(engine), store, claim),
             stop=stop,
+            # Goes with the attempt's folder, also after a kill.
+            scratch=folder,
         )
         outcome = Outcome(result=_summary(result), files=_store(result.folder, files, claim))
     except PruneError as error:
@@ -114,6 +116,8 @@ def _summary(result: PruneResult) -> dict[str, object]:
         "non_embedding_parameters": result.non_embedding_parameters,
         "calibration_perplexity_before": result.perplexity_before,
         "calibration_perplexity": result.perplexity,
+        "utilities_before": result.utilities_before,
+        "utilities": result.utilities,
         "rounds": result.rounds,
     }
 

@@ -13,7 +13,7 @@ _SECONDS_BETWEEN_WRITES = 0.5
 
 
 class Reporter:
-    """A listener of the core that keeps the job's row up to date; masks are thinned out."""
+    """A listener of the core that keeps the job's row up to date; trials are thinned out."""
 
     def __init__(self, attempts: AttemptStore, ledger: LedgerStore, claim: Claim) -> None:
         self._attempts = attempts
@@ -40,7 +40,8 @@ class Reporter:
                     rounds=event.rounds,
                     masks_evaluated=event.masks_in_ledger,
                     masks_per_round=event.masks,
-                    sparsity=event.sparsity,
+                    # What a round before this one has planned, though not yet cut, stays shown.
+                    sparsity=max(self._progress.sparsity, event.sparsity),
                 )
                 self._tell("round_started", event)
             case events.MaskEvaluated():

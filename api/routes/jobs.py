@@ -36,13 +36,19 @@ EXAMPLE: dict[str, Any] = {
     },
     "target": {"sparsity": 0.5},
     "pruning": {
-        "prior": "wanda",
-        "utility": "nll",
+        "preset": "best",
+        "recipe": "measured_damage",
+        "prior": "elimination",
+        "utility": "kl",
         "masks_per_round": 200,
         "sparsity_per_round": 0.05,
+        "improvements": 3,
+        "samples_per_mask": None,
         "layout": "per_layer",
+        "experts": "channels",
         "align": 1,
         "refit": True,
+        "damping": 0.001,
         "seed": 0,
     },
 }
@@ -107,8 +113,8 @@ def show(job_id: UUID, store: Store) -> Job:
 
 @router.post("/{job_id}/cancel", operation_id="cancel_job", responses=problems(404, 409, 422, 503))
 def cancel(job_id: UUID, store: Store) -> Job:
-    """Cancel a job: a queued one at once, a running one after the mask in flight. Doing it twice
-    changes nothing; a job that has succeeded or failed cannot be cancelled."""
+    """Cancel a job: a queued one at once, a running one after the forward pass in flight. Doing it
+    twice changes nothing; a job that has succeeded or failed cannot be cancelled."""
     return Job.of(store.cancel(job_id))
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from api.app import create_app
 from api.problems import MEDIA_TYPE
+from jobs.request import JobRequest
 from jobs.settings import Settings
 
 OPERATIONS = {
@@ -61,11 +62,21 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 
 def test_every_field_of_a_request_has_its_meaning(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
-    for name in ("ModelSource", "CalibrationSource", "Target", "Pruning", "Progress"):
+    for name in (
+        "ModelSource",
+        "CalibrationSource",
+        "Target",
+        "Pruning",
+        "WeightedUtility",
+        "Progress",
+    ):
         for field, schema in schemas[name]["properties"].items():
             assert schema.get("description"), f"{name}.{field}"
 
 
 def test_the_request_has_examples(document: dict[str, Any]) -> None:
     content = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]
-    assert content["examples"]["all"]["value"]["pruning"]["masks_per_round"] == 200
+    pruning = content["examples"]["all"]["value"]["pruning"]
+    defaults = JobRequest.model_fields["pruning"].default.model_dump(mode="json")
+    # The document leaves out what is null.
+    assert pruning == {field: value for field, value in defaults.items() if value is not None}

@@ -28,6 +28,11 @@ def change(body: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return changed
 
 
+def a_mix(**settings: Any) -> list[dict[str, Any]]:
+    """Two utilities, of which the second has these settings."""
+    return [{"name": "kl"}, {"name": "nll", **settings}]
+
+
 def test_a_submitted_job_is_answered_whole(client: TestClient, body: dict[str, Any]) -> None:
     response = client.post("/v1/jobs", json={**body, "name": "small", "labels": {"team": "search"}})
     assert response.status_code == 201
@@ -78,9 +83,20 @@ def test_the_doorbell_rings_with_the_id_of_the_job(
         ("target.sparsity", 1.5, "/target/sparsity", "below 1"),
         ("target.sparsity", 0, "/target/sparsity", "above 0"),
         ("target.sparsity", "half", "/target/sparsity", "a number"),
-        ("pruning.prior", "guess", "/pruning/prior", "wanda, activation, fluctuation, random"),
+        (
+            "pruning.prior",
+            "guess",
+            "/pruning/prior",
+            "wanda, activation, fluctuation, elimination, random",
+        ),
+        ("pruning.preset", "cheap", "/pruning/preset", "best, paper, statistics"),
+        ("pruning.recipe", "a b", "/pruning/recipe", "matching ^["),
+        ("pruning.utility", "N L L", "/pruning/utility", "or a list, each of them an object"),
+        ("pruning.utility", a_mix(weight=0), "/pruning/utility/1/weight", "above 0"),
+        ("pruning.utility", a_mix(speed=9), "/pruning/utility/1/speed", "the fields name, weight"),
+        ("pruning.utility", a_mix(label="nul\0"), "/pruning/utility/1/label", "at most 64"),
         ("pruning.masks_per_round", 7, "/pruning/masks_per_round", "at least 4"),
-        ("pruning.speed", 9, "/pruning/speed", "the fields prior, utility"),
+        ("pruning.speed", 9, "/pruning/speed", "the fields preset, recipe, prior, utility"),
         ("model.gguf_file", "a/b.gguf", "/model/gguf_file", "or null"),
         ("labels.a b", "c", "/labels/a b", "at most 63 characters"),
         ("labels.a/b~c d", "e", "/labels/a~1b~0c d", "matching ^["),
@@ -148,6 +164,76 @@ def test_a_form_of_a_web_page_is_refused(client: TestClient, body: dict[str, Any
         "/v1/jobs", content=json.dumps(body), headers={"Content-Type": "text/plain"}
     )
     require_problem(response, 415, "unsupported_media_type")
+
+
+def test_a_preset_is_answered_with_all_that_it_stands_for(
+    client: TestClient, body: dict[str, Any]
+) -> None:
+    body["pruning"] = {"preset": "paper", "prior": "random"}
+    pruning = client.post("/v1/jobs", json=body).json()["request"]["pruning"]
+    assert (pruning["preset"], pruning["recipe"]) == ("paper", "random_masks")
+    assert (pruning["prior"], pruning["utility"], pruning["refit"]) == (
+        "random",
+        "perplexity",
+        False,
+    )
+
+
+def test_an_unknown_recipe_is_refused_by_name(client: TestClient, body: dict[str, Any]) -> None:
+    response = client.post("/v1/jobs", json=change(body, "pruning.recipe", "elegance"))
+    error = only_error(require_problem(response, 422, "invalid_recipe"))
+    assert (error["pointer"], error["value"]) == ("/pruning/recipe", "elegance")
+    assert error["allowed"] == "measured_damage, random_masks, statistics"
+
+
+@pytest.mark.parametrize(
+    ("utility", "value", "allowed"),
+    [
+        ("elegance", "elegance", "nll, perplexity, kl, choice"),
+        (
+            [{"name": "function", "settings": {"path": "os:getpid"}}],
+            "function",
+            "nll, perplexity, kl, choice",
+        ),
+        (
+            [{"name": "kl"}, {"name": "choice", "settings": {"path": "/nowhere/q.jsonl"}}],
+            "/nowhere/q.jsonl",
+            "absolute path of a .jsonl file",
+        ),
+    ],
+)
+def test_a_utility_that_the_service_does_not_offer_is_refused(
+    client: TestClient, body: dict[str, Any], utility: Any, value: str, allowed: str
+) -> None:
+    response = client.post("/v1/jobs", json=change(body, "pruning.utility", utility))
+    error = only_error(require_problem(response, 422, "invalid_utility"))
+    assert (error["pointer"], error["value"]) == ("/pruning/utility", value)
+    assert allowed in error["allowed"]
+
+
+def test_a_mix_of_utilities_is_kept_as_it_was_asked_for(
+    client: TestClient, body: dict[str, Any], tmp_path: Path
+) -> None:
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"context": "a", "choices": ["b", "c"], "answer": 0}\n')
+    mix = [
+        {"name": "kl", "weight": 1.0, "settings": {"top": 64}, "label": None},
+        {"name": "choice", "weight": 0.2, "settings": {"path": str(questions)}, "label": "easy"},
+    ]
+    response = client.post("/v1/jobs", json=change(body, "pruning.utility", mix))
+    assert response.status_code == 201, response.text
+    kept = client.get(response.headers["location"]).json()["request"]["pruning"]["utility"]
+    assert kept[0] == mix[0]
+    assert (kept[1]["label"], kept[1]["settings"]["path"]) == ("easy", str(questions))
+
+
+def test_questions_that_no_system_allows_are_refused_at_their_place(
+    client: TestClient, body: dict[str, Any]
+) -> None:
+    mix = [{"name": "choice", "settings": {"path": f"/{'x' * 1000}.jsonl"}}]
+    response = client.post("/v1/jobs", json=change(body, "pruning.utility", mix))
+    error = only_error(require_problem(response, 422, "unreadable_input"))
+    assert error["pointer"] == "/pruning/utility/0/settings/path"
 
 
 def test_a_missing_folder_is_refused(client: TestClient, body: dict[str, Any]) -> None:
