@@ -52,7 +52,7 @@ class Streaming:
         self._layers = layers
         self._device = device
         self._budget = _free(device) if budget is None else budget
-        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._side = _side_stream(device)
         self._copies: dict[int, list[Tensor]] = {}
         self.peak = 0
         self.place()
@@ -72,6 +72,7 @@ class Streaming:
 
     def place(self) -> None:
         """Let all stay that fits; called again once layers have become smaller."""
+        self._copies.clear()
         layers, sizes = list(self._layers), [_bytes(_tensors(layer)) for layer in self._layers]
         beside = _bytes(_tensors(self._model)) - sum(sizes)
         self._first = _first_to_stay(sizes, beside, self._budget)
@@ -135,6 +136,13 @@ class Streaming:
                 for tensor in _tensors(self._layers[number])
             ]
         self.peak = max(self.peak, self.resident)
+
+
+def _side_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """Where copies are made beside the computation; a CPU has none."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _free(device: torch.device) -> int | None:
