@@ -215,7 +215,9 @@ def _lowest_each(scores: Sequence[Scores], counts: Sequence[int]) -> list[Units]
 
 BASELINES: Mapping[str, Baseline] = {
     "random": Baseline(random_units, Need.NOTHING, True, "uniform, by chance"),
-    "magnitude": Baseline(magnitude_uniform, Need.NOTHING, False, "uniform, group L2 norm; no chance in it"),
+    "magnitude": Baseline(
+        magnitude_uniform, Need.NOTHING, False, "uniform, group L2 norm; no chance in it"
+    ),
     "wanda-uniform": Baseline(wanda_uniform, Need.COLUMNS, True, "Wanda-sp, uniform"),
     "wanda-global": Baseline(
         wanda_global, Need.COLUMNS, True, "Wanda-sp, share of the gate's score per parameter"

@@ -1,46 +1,42 @@
-"""What a round costs beside its forward passes, and what the memory of a prune is.
+"""What a masked evaluation costs beside a plain one, and a round beside its masked evaluations.
 
 `python -m benchmarks.round_cost --shape SHAPE --device DEVICE`: a Llama of that shape with random
-weights; plain and masked forward passes in turn, then each other part of a round once. Results go
-to benchmarks/results as JSON and Markdown, with hardware and versions.
+weights; plain and masked evaluations of the same tokens in turn, then each other part of a round of
+the paper's recipe once, and what a repair needs. A whole run of any preset is measured by
+`benchmarks.whole_run`.
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bonsai_core.config import Layout, Prior
-from bonsai_core.evaluation import mean_nll
-from bonsai_core.families import FAMILIES, Widths, widths_of
-from bonsai_core.gates import Gate, gates_of
-from bonsai_core.importance import fit
-from bonsai_core.masks import applied, draw, split
+from benchmarks.first_round import FirstRound
+from benchmarks.report import RESULTS, Report, Table
+from benchmarks.stopwatch import Seconds, timed
+from bonsai_core import elimination
+from bonsai_core.families import FAMILIES, GateKind, Widths, widths_of
+from bonsai_core.gates import Gate
 from bonsai_core.models import non_embedding_parameters, parameters
-from bonsai_core.priors import unit_scores
-from bonsai_core.refit import refitted
+from bonsai_core.recipe import Trial
+from bonsai_core.refit import repaired
+from bonsai_core.second_moments import SecondMoments, gather
 from bonsai_core.seeds import generator
-from bonsai_core.selection import GateShape, choose_candidates, select
-from bonsai_core.statistics import column_statistics
-from bonsai_core.surgery import cut
-from bonsai_core.versions import versions
+from bonsai_core.utilities.utility import LiveModel
 
-RESULTS = Path(__file__).parent / "results"
 FAMILY = FAMILIES["LlamaForCausalLM"]
 MASKS = 200
-SHARE = 0.05
 PASSES = 7
+DAMPING = 1e-3
+REPAIRED_SHARE = 1 / 4
+"""Of a gate's units, in the repair that is measured."""
 
 SHAPES = {
     "smollm2-135m": {
@@ -71,127 +67,131 @@ SHAPES = {
 }
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Seconds of the parts of one round, and bytes."""
-
-    shape: str
-    device: str
-    dtype: str
-    parameters: int
-    non_embedding_parameters: int
-    sequences: int
-    sequence_length: int
-    candidates: int
-    plain_pass_seconds: float
-    masked_pass_seconds: float
-    masked_over_plain: float
-    tokens_per_second_masked: float
-    statistics_seconds: float
-    prior_and_candidates_seconds: float
-    draw_seconds: float
-    fit_seconds: float
-    select_seconds: float
-    refit_seconds: float
-    cut_seconds: float
-    round_seconds: float
-    share_of_masked_passes: float
-    weights_bytes: int
-    peak_bytes_masked: int | None
-    peak_bytes_round: int | None
-
-
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shape", choices=SHAPES, default="smollm2-135m")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--sequences", type=int, default=8)
-    parser.add_argument("--sequence-length", type=int, default=128)
+    parser.add_argument("--sequences", type=int, default=4)
+    parser.add_argument("--sequence-length", type=int, default=512)
     parser.add_argument("--output", type=Path, default=RESULTS)
-    wish = parser.parse_args()
-    cost = measure(
-        wish.shape, torch.device(wish.device), wish.dtype, wish.sequences, wish.sequence_length
-    )
-    write(cost, wish.output)
-
-
-@torch.inference_mode()
-def measure(shape: str, device: torch.device, dtype: str, count: int, length: int) -> Cost:
-    """One round of a random model, part by part."""
-    model, widths = random_model(shape, device, getattr(torch, dtype))
-    gates = gates_of(model, FAMILY, widths)
-    vocabulary = model.config.vocab_size
+    wish = parser.parse_args(arguments)
+    device = torch.device(wish.device)
+    model, widths = random_model(wish.shape, device, getattr(torch, wish.dtype))
     random = torch.Generator(device).manual_seed(0)
-    sequences = torch.randint(vocabulary, (count, length), generator=random, device=device)
-    weights_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
-    budget = round(SHARE * non_embedding_parameters(model))
+    size = (wish.sequences, wish.sequence_length)
+    sequences = torch.randint(model.config.vocab_size, size, generator=random, device=device)
+    live = LiveModel(model, FAMILY, None, device)
+    measure(FirstRound(live, widths, sequences, MASKS), wish.shape).write(wish.output, device)
 
-    moments, statistics_seconds = timed(
-        device, lambda: column_statistics(model.model, gates, sequences)
+
+def measure(work: FirstRound, shape: str) -> Report:
+    """One round of a random model, part by part; it ends cut."""
+    device, model = work.live.device, work.live.model
+    size = {
+        "parameters": parameters(model),
+        "non_embedding_parameters": non_embedding_parameters(model),
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "sequences": len(work.sequences),
+        "sequence_length": work.sequences.shape[1],
+        "weights_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
+    }
+    parts: dict[str, Seconds] = {}
+    situation, parts["statistics and prior"] = timed(work.situation, device)
+    trials, parts["candidates and masks"] = timed(lambda: work.recipe.propose(situation), device)
+    plain, masked, ratio = passes(work, trials[0])
+    peak_of_masks = peak(device)
+    repairs = repair_parts(work)
+    utilities = generator(0, 1, "utilities").normal(size=MASKS)
+    decision, parts["regression and choice"] = timed(
+        lambda: work.recipe.decide(situation, trials, utilities), device
     )
-    (scores, shapes, candidates), prior_seconds = timed(
-        device, lambda: prior_and_candidates(gates, moments, budget)
+    _, parts["cut and perplexity of the result"] = timed(lambda: work.end(decision.absent), device)
+    values: dict[str, Any] = {
+        **{"shape": shape, **size, "masks": MASKS, "candidates": trials.masks.shape[1]},
+        "plain_pass": asdict(plain),
+        "masked_pass": asdict(masked),
+        "masked_over_plain": ratio,
+        "masked_tokens_per_second": work.sequences.numel() / masked.wall,
+        "other_parts_of_the_round": {name: asdict(seconds) for name, seconds in parts.items()},
+        "share_of_other_parts": share(parts, masked),
+        "repair": {name: asdict(seconds) for name, seconds in repairs.items()},
+        "peak_bytes_of_masked_passes": peak_of_masks,
+        "peak_bytes": peak(device),
+    }
+    return report(values, parts | {f"for repairs: {name}": repairs[name] for name in repairs})
+
+
+def share(parts: dict[str, Seconds], masked: Seconds) -> float:
+    """What a round spends on anything but masked passes; wall seconds."""
+    others = sum(parts.values(), Seconds()).wall
+    return others / (others + MASKS * masked.wall)
+
+
+def passes(work: FirstRound, trial: Trial) -> tuple[Seconds, Seconds, float]:
+    """Medians of a plain and of a masked evaluation, taken in turn after a warm-up; their ratio.
+
+    The ratio is of CPU seconds on a CPU, which others share, and of wall seconds on a GPU.
+    """
+    device = work.live.device
+    plain, masked = [], []
+    for number in range(PASSES + 1):
+        _, without = timed(work.mixture.measure, device)
+        _, under = timed(lambda: work.bench.measure(trial), device)
+        if number:
+            plain.append(without)
+            masked.append(under)
+    clock = "wall" if device.type == "cuda" else "cpu"
+    ratios = [getattr(m, clock) / getattr(p, clock) for p, m in zip(plain, masked, strict=True)]
+    return _median(plain), _median(masked), statistics.median(ratios)
+
+
+def _median(found: Sequence[Seconds]) -> Seconds:
+    return Seconds(
+        statistics.median(seconds.cpu for seconds in found),
+        statistics.median(seconds.wall for seconds in found),
     )
-    masks, draw_seconds = timed(
-        device, lambda: draw(candidates, scores, MASKS, generator(0, 1, "masks"))
-    )
-    plain, masked = passes(model, gates, sequences, split(masks[0], candidates))
-    peak_masked = peak(device)
-    utilities = np.random.default_rng(0).normal(size=MASKS)
-    found, fit_seconds = timed(device, lambda: fit(masks, utilities))
-    ends = np.cumsum([len(units) for units in candidates])[:-1]
-    removed, select_seconds = timed(
-        device,
-        lambda: select(
-            shapes,
-            candidates,
-            np.split(-found.coefficients, ends),
-            budget,
-            layout=Layout.PER_LAYER,
-            align=1,
-        ),
-    )
-    _, refit_seconds = timed(device, lambda: refitted(model.model, gates, removed, sequences))
-    before = parameters(model), non_embedding_parameters(model)
-    _, cut_seconds = timed(
-        device, lambda: [cut(gate, units) for gate, units in zip(gates, removed, strict=True)]
-    )
-    rest = (statistics_seconds + prior_seconds + draw_seconds + fit_seconds + select_seconds) + (
-        refit_seconds + cut_seconds + plain
-    )
-    return Cost(
-        shape=shape,
-        device=device_name(device),
-        dtype=dtype,
-        parameters=before[0],
-        non_embedding_parameters=before[1],
-        sequences=count,
-        sequence_length=length,
-        candidates=masks.shape[1],
-        plain_pass_seconds=plain,
-        masked_pass_seconds=masked,
-        masked_over_plain=masked / plain,
-        tokens_per_second_masked=sequences.numel() / masked,
-        statistics_seconds=statistics_seconds,
-        prior_and_candidates_seconds=prior_seconds,
-        draw_seconds=draw_seconds,
-        fit_seconds=fit_seconds,
-        select_seconds=select_seconds,
-        refit_seconds=refit_seconds,
-        cut_seconds=cut_seconds,
-        round_seconds=MASKS * masked + rest,
-        share_of_masked_passes=MASKS * masked / (MASKS * masked + rest),
-        weights_bytes=weights_bytes,
-        peak_bytes_masked=peak_masked,
-        peak_bytes_round=peak(device),
-    )
+
+
+def repair_parts(work: FirstRound) -> dict[str, Seconds]:
+    """What the presets with repair need: once for a run, and for each gate that a trial changes."""
+    device, found = work.live.device, {}
+    with tempfile.TemporaryDirectory(prefix="bonsai-") as folder:
+        moments, found["second moments of all gates, with their pass"] = timed(
+            lambda: gather(work.blocks, work.gates, Path(folder)), device
+        )
+        work.blocks.forget()
+        for kind in (GateKind.ATTENTION, GateKind.MLP):
+            number = next(n for n, gate in enumerate(work.gates) if gate.kind is kind)
+            gate = work.gates[number]
+            gates = sum(other.kind is kind for other in work.gates)
+            _, seconds = timed(lambda gate=gate: _order(gate, moments), device)
+            found[f"order of elimination, all {kind} gates (one measured)"] = seconds * gates
+            gone = torch.zeros(gate.output.in_features, dtype=torch.bool, device=device)
+            gone[: round(len(gone) * REPAIRED_SHARE)] = True
+            _, found[f"repair of one {kind} gate"] = timed(
+                lambda gate=gate, gone=gone: _repair(gate, moments, gone), device
+            )
+    return found
+
+
+def _order(gate: Gate, moments: SecondMoments) -> Any:
+    return elimination.scores(moments.weight(gate), moments.of(gate), gate.columns, DAMPING)
+
+
+def _repair(gate: Gate, moments: SecondMoments, gone: Tensor) -> Tensor:
+    return repaired(moments.weight(gate), moments.of(gate), gone, DAMPING)
 
 
 def random_model(shape: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, Widths]:
     """A Llama with random weights, made on the device."""
-    config = LlamaConfig(**SHAPES[shape], max_position_embeddings=8192)
+    architecture = "LlamaForCausalLM"
+    config = LlamaConfig(
+        **SHAPES[shape], max_position_embeddings=8192, architectures=[architecture]
+    )
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
     # The rotary table is not a parameter and keeps its float32.
@@ -208,86 +208,33 @@ def random_model(shape: str, device: torch.device, dtype: torch.dtype) -> tuple[
     return model, widths_of(config.to_dict())
 
 
-def prior_and_candidates(gates: list[Gate], moments: list[Any], budget: int) -> Any:
-    """Scores, shapes and candidates of a round."""
-    random = generator(0, 1, "prior")
-    scores = [
-        unit_scores(Prior.WANDA, gate.output.weight, moment, gate.columns, random)
-        for gate, moment in zip(gates, moments, strict=True)
-    ]
-    shapes = [GateShape(gate.kind, gate.units, gate.price) for gate in gates]
-    candidates = choose_candidates(shapes, scores, budget, layout=Layout.PER_LAYER, align=1)
-    return scores, shapes, candidates
-
-
-def passes(model: Any, gates: list[Gate], sequences: Any, absent: Any) -> tuple[float, float]:
-    """Median seconds of a plain and a masked evaluation, taken in turn after a warm-up."""
-    plain, masked = [], []
-    for number in range(PASSES + 1):
-        _, seconds = timed(sequences.device, lambda: mean_nll(model, FAMILY, sequences))
-        with applied(gates, absent):
-            _, masked_seconds = timed(sequences.device, lambda: mean_nll(model, FAMILY, sequences))
-        if number:
-            plain.append(seconds)
-            masked.append(masked_seconds)
-    return statistics.median(plain), statistics.median(masked)
-
-
-def timed(device: torch.device, work: Callable[[], Any]) -> tuple[Any, float]:
-    """What `work` gives, and its wall time with the device waited for."""
-    wait(device)
-    started = time.perf_counter()
-    value = work()
-    wait(device)
-    return value, time.perf_counter() - started
-
-
-def wait(device: torch.device) -> None:
-    """Wait for all work on the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def peak(device: torch.device) -> int | None:
     """Most bytes allocated on the device so far; None on a CPU."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
-def device_name(device: torch.device) -> str:
-    """The name of the processor."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-
-
-def write(cost: Cost, folder: Path) -> None:
-    """JSON for machines, Markdown for people."""
-    folder.mkdir(parents=True, exist_ok=True)
-    values = asdict(cost)
-    name = f"round-cost-{cost.shape}-{'cpu' if 'CPU' in cost.device else 'cuda'}"
-    stamp = {"date": datetime.now(UTC).date().isoformat(), "versions": versions()}
-    (folder / f"{name}.json").write_text(json.dumps({**stamp, **values}, indent=2) + "\n")
-    rows = [f"| {key} | {shown(value)} |" for key, value in {**stamp, **values}.items()]
-    head = [
-        f"# Cost of a round: {cost.shape}",
-        "",
-        f"Random weights, {MASKS} masks, {SHARE:.0%} of the parameters, one run. Passes: medians "
-        f"of {PASSES}, plain and masked in turn; the other parts once; `round_seconds` adds up.",
-        "",
-        "| what | value |",
-        "| --- | --- |",
+def report(values: dict[str, Any], parts: dict[str, Seconds]) -> Report:
+    """In words and tables."""
+    words = [
+        f"Random weights, {MASKS} masks of the paper's recipe, 5 % of the parameters, one run. "
+        f"Passes: medians of {PASSES}, plain and masked in turn; the other parts once.",
+        f"**A masked evaluation takes {values['masked_over_plain']:.3f} of a plain one of the same "
+        f"tokens; all else takes {values['share_of_other_parts']:.1%} of the round.**",
     ]
-    (folder / f"{name}.md").write_text("\n".join([*head, *rows]) + "\n")
-    print("\n".join(rows))
-
-
-def shown(value: object) -> str:
-    """A value in a table."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return str(value)
+    rows = [[name, seconds.cpu, seconds.wall] for name, seconds in parts.items()]
+    rows = [
+        ["plain evaluation", *values["plain_pass"].values()],
+        ["masked evaluation", *values["masked_pass"].values()],
+        *rows,
+    ]
+    plain = {name: value for name, value in values.items() if not isinstance(value, dict)}
+    tables = [
+        Table("Seconds", ["part", "CPU", "wall"], rows),
+        Table("Values", ["what", "value"], list(plain.items())),
+    ]
+    device = "cuda" if values["peak_bytes"] else "cpu"
+    name = f"round-cost-{values['shape']}-{device}"
+    return Report(name, f"Cost of a round: {values['shape']}", words, values, tables)
 
 
 if __name__ == "__main__":
