@@ -107,9 +107,7 @@ def load(
     if source.gguf_file:
         _forget_quantisation(model)
     make_live(model)
-    model = model.eval().requires_grad_(False)
-    backbone, layers = model.get_submodule(family.backbone), model.get_submodule(family.layers)
-    streaming = Streaming(model, backbone, layers, device, device_memory)
+    streaming = _stream(model.eval().requires_grad_(False), family, device, device_memory)
     digest = _digest(locate(source), source)
     return LoadedModel(model, tokenizer, family, widths, device, streaming, digest)
 
@@ -119,13 +117,23 @@ def load_saved(source: ModelSource, device: torch.device) -> tuple[Any, Any, Fam
     """A saved model, pruned or dense, with its tokenizer and family, on a device.
 
     Raises:
+        InsufficientMemoryError: the device cannot hold even one layer at a time.
         InvalidModelError: files are missing or cannot be read.
         UnsupportedModelError: it is of no family we know.
     """
     register()
     model, tokenizer = _from_pretrained(source)
     family = family_of({"architectures": [type(model).__name__.removeprefix("Bonsai")]})
-    return model.to(device).eval(), tokenizer, family
+    _stream(model.eval(), family, device)
+    return model, tokenizer, family
+
+
+def _stream(
+    model: Any, family: Family, device: torch.device, device_memory: int | None = None
+) -> Streaming:
+    """Bring a model from the host's memory to the device, as far as it fits."""
+    backbone, layers = model.get_submodule(family.backbone), model.get_submodule(family.layers)
+    return Streaming(model, backbone, layers, device, device_memory)
 
 
 def logits_of(model: Any, family: Family) -> Callable[[Tensor], Tensor]:
