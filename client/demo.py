@@ -40,12 +40,7 @@ REQUEST: dict[str, Any] = {
     "name": "demo",
     "labels": {"made-by": "make-demo"},
     "target": {"sparsity": 0.2},
-    "pruning": {
-        "layout": "uniform",
-        "masks_per_round": 20,
-        "samples_per_mask": 2,
-        "sparsity_per_round": 0.1,
-    },
+    "pruning": {"layout": "uniform"},
 }
 CALIBRATION = {"samples": 24, "sequence_length": 256}
 WINDOW, WINDOWS = 512, 8

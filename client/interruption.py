@@ -8,7 +8,7 @@ from typing import Self
 EXIT_CODE = 130
 """128 and the number of SIGINT, as shells have it."""
 
-_NOTE = b"\nstopping after the mask in flight; Ctrl-C again leaves at once\n"
+_NOTE = b"\nstopping after the forward pass in flight; Ctrl-C again leaves at once\n"
 
 
 class Interruption:
@@ -32,7 +32,7 @@ class Interruption:
     def _heard(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         if self.wished:
-            # Nothing is lost: the ledger is written mask by mask. The cursor comes back.
+            # Nothing is lost: the ledger is written trial by trial. The cursor comes back.
             os.write(2, b"\x1b[?25h" if os.isatty(2) else b"")
             os._exit(EXIT_CODE)
         self.wished = True

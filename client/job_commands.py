@@ -11,7 +11,7 @@ from client.console import messages, print_json, results
 from client.errors import ClientError
 from client.job_ids import find_job
 from client.progress import job_display
-from client.request import parse_labels, prune_request
+from client.request import parse_labels, parse_utility, prune_request
 from client.responses import Artifact, Job
 from client.service import Client
 from client.tables import failure_of, job_table, jobs_table, state_of
@@ -36,14 +36,19 @@ def submit(
     dtype: options.Dtype = None,
     samples: options.Samples = None,
     sequence_length: options.SequenceLength = None,
+    preset: options.Preset = None,
+    recipe: options.Recipe = None,
     prior: options.Prior = None,
     utility: options.Utility = None,
     masks_per_round: options.MasksPerRound = None,
-    samples_per_mask: options.SamplesPerMask = None,
     sparsity_per_round: options.SparsityPerRound = None,
+    improvements: options.Improvements = None,
+    samples_per_mask: options.SamplesPerMask = None,
     layout: options.Layout = None,
+    experts: options.Experts = None,
     align: options.Align = None,
     refit: options.Refit = None,
+    damping: options.Damping = None,
     seed: options.Seed = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay and watch it, as `watch`.")] = False,
 ) -> None:
@@ -55,14 +60,19 @@ def submit(
         model_options={"gguf_file": gguf_file, "revision": revision, "dtype": dtype},
         calibration_options={"samples": samples, "sequence_length": sequence_length},
         pruning={
+            "preset": preset,
+            "recipe": recipe,
             "prior": prior,
-            "utility": utility,
+            "utility": parse_utility(utility),
             "masks_per_round": masks_per_round,
-            "samples_per_mask": samples_per_mask,
             "sparsity_per_round": sparsity_per_round,
+            "improvements": improvements,
+            "samples_per_mask": samples_per_mask,
             "layout": layout,
+            "experts": experts,
             "align": align,
             "refit": refit,
+            "damping": damping,
             "seed": seed,
         },
     )
@@ -107,7 +117,7 @@ def watch(context: typer.Context, job: options.JobArgument) -> None:
 
 
 def cancel(context: typer.Context, job: options.JobArgument) -> None:
-    """Cancel a job; a running one ends after the mask in flight."""
+    """Cancel a job; a running one ends after the forward pass in flight."""
     with _client(context) as client:
         cancelled = client.cancel(find_job(client, job))
     results().print(f"{cancelled.id} {state_of(cancelled)}")

@@ -11,7 +11,7 @@ import typer
 
 from client import options
 from client.errors import ClientError
-from client.request import model_source, prune_request
+from client.request import model_source, parse_utility, prune_request
 
 
 def up(
@@ -42,14 +42,19 @@ def prune(
     dtype: options.Dtype = None,
     samples: options.Samples = None,
     sequence_length: options.SequenceLength = None,
+    preset: options.Preset = None,
+    recipe: options.Recipe = None,
     prior: options.Prior = None,
     utility: options.Utility = None,
     masks_per_round: options.MasksPerRound = None,
-    samples_per_mask: options.SamplesPerMask = None,
     sparsity_per_round: options.SparsityPerRound = None,
+    improvements: options.Improvements = None,
+    samples_per_mask: options.SamplesPerMask = None,
     layout: options.Layout = None,
+    experts: options.Experts = None,
     align: options.Align = None,
     refit: options.Refit = None,
+    damping: options.Damping = None,
     seed: options.Seed = None,
     device: options.Device = "auto",
     resume: Annotated[
@@ -58,7 +63,7 @@ def prune(
 ) -> None:
     """Prune a model here and now, without a service.
 
-    Ctrl-C ends it after the mask in flight, and it can be resumed; a second one at once.
+    Ctrl-C ends it after the forward pass in flight, and it can be resumed; a second one at once.
     """
     wish = prune_request(
         model=model,
@@ -67,14 +72,19 @@ def prune(
         model_options={"gguf_file": gguf_file, "revision": revision, "dtype": dtype},
         calibration_options={"samples": samples, "sequence_length": sequence_length},
         pruning={
+            "preset": preset,
+            "recipe": recipe,
             "prior": prior,
-            "utility": utility,
+            "utility": parse_utility(utility),
             "masks_per_round": masks_per_round,
-            "samples_per_mask": samples_per_mask,
             "sparsity_per_round": sparsity_per_round,
+            "improvements": improvements,
+            "samples_per_mask": samples_per_mask,
             "layout": layout,
+            "experts": experts,
             "align": align,
             "refit": refit,
+            "damping": damping,
             "seed": seed,
         },
     )

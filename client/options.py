@@ -1,4 +1,7 @@
-"""The options that commands share. Left out, an option is decided where the prune runs."""
+"""The options that commands share. Left out, an option is decided where the prune runs.
+
+Values that the preset decides are none of ours: an option's default would overwrite them.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -36,26 +39,56 @@ Samples = Annotated[
 ]
 SequenceLength = Annotated[int | None, Option(help="Tokens per sequence (default 1024)")]
 
+Preset = Annotated[
+    str | None,
+    Option(
+        help="Settings that belong together; other options change single ones. best: measured "
+        "damage and least squares; paper: random masks and a regression; statistics: no trials, "
+        "minutes instead of hours (default best)"
+    ),
+]
+Recipe = Annotated[
+    str | None,
+    Option(
+        help="What decides: measured_damage, random_masks, statistics or a plug-in's name "
+        "(default: the preset's)"
+    ),
+]
 Prior = Annotated[
     str | None,
     Option(
-        help="How units are scored before any mask is tried: wanda, activation, fluctuation "
-        "or random (default wanda)"
+        help="How units are scored before anything is tried: wanda, activation, fluctuation, "
+        "elimination or random (default: the preset's)"
     ),
 ]
 Utility = Annotated[
-    str | None, Option(help="What a masked model is worth: nll or perplexity (default nll)")
+    str | None,
+    Option(
+        help="What a trial is worth: nll, perplexity, kl or a plug-in's name, or a mix as a JSON "
+        "list of objects with name, weight and settings (default: the preset's)"
+    ),
 ]
 MasksPerRound = Annotated[
-    int | None, Option(help="Sub-models evaluated in each round, an even number (default 200)")
-]
-SamplesPerMask = Annotated[
     int | None,
-    Option(help="Sequences of the calibration batch that each mask is evaluated on (default all)"),
+    Option(help="Of random_masks: sub-models of each round, an even number (default 200)"),
 ]
 SparsityPerRound = Annotated[
     float | None,
-    Option(help="Share of the original parameters removed in each round (default 0.05)"),
+    Option(
+        help="Of random_masks: share of the original parameters removed in each round "
+        "(default 0.05)"
+    ),
+]
+Improvements = Annotated[
+    int | None,
+    Option(help="Of measured_damage: rounds that move width between layers (default 3)"),
+]
+SamplesPerMask = Annotated[
+    int | None,
+    Option(
+        help="Sequences of the calibration batch that trials are measured on (default: all for "
+        "random_masks, else 4, a quarter at most)"
+    ),
 ]
 Layout = Annotated[
     str | None,
@@ -67,12 +100,23 @@ Layout = Annotated[
 Align = Annotated[
     int | None, Option(help="MLP widths of the result are multiples of this (default 1)")
 ]
+Experts = Annotated[
+    str | None,
+    Option(
+        help="Units of a mixture of experts: the channels of each, or whole experts "
+        "(default channels)"
+    ),
+]
 Refit = Annotated[
     bool | None,
     Option(
         "--refit/--no-refit",
-        help="Refit the kept output columns on the calibration text (default refit)",
+        help="Refit the kept output columns on the calibration text (default: the preset's)",
     ),
+]
+Damping = Annotated[
+    float | None,
+    Option(help="Of the refit: how firmly it holds on to the old weights (default 0.001)"),
 ]
 Seed = Annotated[int | None, Option(help="Seed of every random choice (default 0)")]
 

@@ -35,14 +35,14 @@ def job_display(console: Console) -> JobDisplay:
 
 
 class JobBars:
-    """Two bars, for rounds and masks, below a line about the job."""
+    """Two bars, for rounds and trials, below a line about the job."""
 
     def __init__(self, console: Console) -> None:
         self._bars = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console
         )
         self._rounds = self._bars.add_task("rounds", total=None, visible=False)
-        self._masks = self._bars.add_task("masks", total=None, visible=False)
+        self._trials = self._bars.add_task("trials", total=None, visible=False)
         self._about = Text()
         self._live = Live(Group(self._about, self._bars), console=console)
 
@@ -70,7 +70,7 @@ class JobBars:
             visible=progress.rounds > 0,
         )
         self._bars.update(
-            self._masks,
+            self._trials,
             completed=progress.masks_evaluated,
             total=progress.masks_per_round or None,
             visible=progress.masks_per_round > 0 and not job.is_final,

@@ -83,6 +83,10 @@ def summary(result: PruneResult) -> str:
             f"{result.non_embedding_parameters:,})",
             f"perplexity   {result.perplexity_before:.3f} -> {result.perplexity:.3f} "
             "on the calibration text",
-            f"masks        {result.masks_evaluated} in {duration(result.seconds)}",
+            *(
+                f"{title:<12} {before:.4f} -> {result.utilities[title]:.4f}, higher being better"
+                for title, before in result.utilities_before.items()
+            ),
+            f"trials       {result.masks_evaluated} in {duration(result.seconds)}",
         ]
     )

@@ -37,7 +37,7 @@ class PruneDisplay:
             disable=not console.is_terminal,
         )
         self._rounds = self._bars.add_task("loading", total=None)
-        self._masks = self._bars.add_task("masks", total=None, visible=False)
+        self._trials = self._bars.add_task("trials", total=None, visible=False)
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -59,14 +59,17 @@ class PruneDisplay:
             case RoundStarted():
                 self._bars.update(self._rounds, description="rounds", total=event.rounds)
                 self._bars.reset(
-                    self._masks, total=event.masks, completed=event.masks_in_ledger, visible=True
+                    self._trials,
+                    total=event.masks,
+                    completed=event.masks_in_ledger,
+                    visible=event.masks > 0,
                 )
             case MaskEvaluated():
-                self._bars.advance(self._masks)
+                self._bars.advance(self._trials)
             case RoundFinished():
                 self._finished(event)
             case ModelSaved():
-                self._bars.update(self._masks, visible=False)
+                self._bars.update(self._trials, visible=False)
 
     def _loaded(self, event: ModelLoaded) -> None:
         self._bars.update(self._rounds, description="rounds", total=event.rounds)

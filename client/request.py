@@ -1,5 +1,6 @@
 """Builds a request from what a command line says; what is left out, the service decides."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,16 @@ def parse_labels(labels: list[str]) -> dict[str, str]:
             raise ClientError(f"--label: {label!r} is not of the form key=value")
         parsed[key] = value
     return parsed
+
+
+def parse_utility(utility: str | None) -> Any:
+    """A name as it is; a mix from its JSON."""
+    if utility is None or not utility.lstrip().startswith(("[", "{")):
+        return utility
+    try:
+        return json.loads(utility)
+    except ValueError as error:
+        raise ClientError(f"--utility: {utility!r} is not JSON: {error}") from error
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

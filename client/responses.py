@@ -21,11 +21,13 @@ class Progress(_Response):
     """Rounds needed at most; 0 until that is known."""
 
     masks_evaluated: int = 0
-    """In the current round."""
+    """Sub-models, in the current round."""
 
     masks_per_round: int = 0
+    """Sub-models that the current round tries; 0 where it tries none."""
+
     sparsity: float = 0.0
-    """Share of the non-embedding parameters removed so far, between 0 and 1."""
+    """Share of the non-embedding parameters removed so far, or planned to be."""
 
     perplexity_before: float | None = None
     perplexity: float | None = None

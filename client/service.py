@@ -78,7 +78,7 @@ class Client:
         return list(self._pages(Artifact, f"{_job(job_id)}/artifacts", {}))
 
     def cancel(self, job_id: str) -> Job:
-        """Ask a job to end; a running one does so after the mask in flight."""
+        """Ask a job to end; a running one does so after the forward pass in flight."""
         return self._ask(Job, "POST", f"{_job(job_id)}/cancel")
 
     def wait(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -46,12 +47,14 @@ def state_of(job: Job) -> str:
 
 
 def how_far(job: Job) -> str:
-    """Round and mask, while there are some."""
+    """Round and trial, while there are some."""
     progress = job.progress
     if job.state == "queued" or not progress.rounds:
         return ""
-    masks = f", mask {progress.masks_evaluated}/{progress.masks_per_round}"
-    return f"round {progress.round}/{progress.rounds}{'' if job.is_final else masks}"
+    round_of = f"round {progress.round}/{progress.rounds}"
+    if job.is_final or not progress.masks_per_round:
+        return round_of
+    return f"{round_of}, trial {progress.masks_evaluated}/{progress.masks_per_round}"
 
 
 def duration(seconds: float) -> str:
@@ -102,8 +105,16 @@ def failure_of(job: Job) -> str:
     return f"{job.error.get('code', 'error')}: {job.error.get('detail', '')}"
 
 
-def _pairs(values: dict[str, object]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items())
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {_plain(value)}" for key, value in values.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"({_pairs(value)})"
+    if isinstance(value, list):
+        return f"[{', '.join(_plain(item) for item in value)}]"
+    return str(value)
 
 
 def _target(job: Job) -> str:

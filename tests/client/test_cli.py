@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from bonsai_core.config import CalibrationSource, DType, Layout, Prior, Pruning, Utility
+from bonsai_core.config import CalibrationSource, DType, Layout, Preset, Prior, Pruning
+from bonsai_core.families import ExpertUnits
+from bonsai_core.recipes.names import BUILT_IN as RECIPES
 from client import Client, Job
 from client.cli import app
 from jobs.progress import Progress, Stage
@@ -41,7 +43,7 @@ def test_the_help_names_every_command() -> None:
 def test_the_help_names_every_option_and_choice(command: str) -> None:
     result = CliRunner(env={"COLUMNS": "250"}).invoke(app, [command, "--help"])
     text = " ".join(result.stdout.split())
-    for choices in (Prior, Utility, Layout, DType):
+    for choices in (Preset, RECIPES, Prior, Layout, ExpertUnits, DType):
         assert all(str(choice) in text for choice in choices)
     for model in (Pruning, CalibrationSource):
         fields = set(model.model_fields) - {"source"}
@@ -58,8 +60,9 @@ def test_submit_sends_every_option(
         *("--label", "team=search", "--label", "note=a=b", "--dtype", "float32"),
         *("--samples", "4", "--sequence-length", "64", "--prior", "random"),
         *("--utility", "perplexity", "--masks-per-round", "8", "--sparsity-per-round", "0.1"),
-        *("--samples-per-mask", "2"),
+        *("--samples-per-mask", "2", "--preset", "statistics", "--recipe", "random_masks"),
         *("--layout", "uniform", "--align", "8", "--no-refit", "--seed", "7"),
+        *("--improvements", "5", "--damping", "0.5", "--experts", "whole"),
     )
     assert result.exit_code == 0, result.output
     job = client.job(result.stdout.strip())
@@ -76,17 +79,54 @@ def test_submit_sends_every_option(
         "calibration": {"source": str(text_file), "samples": 4, "sequence_length": 64},
         "target": {"sparsity": 0.3},
         "pruning": {
+            "preset": "statistics",
+            "recipe": "random_masks",
             "prior": "random",
             "utility": "perplexity",
             "masks_per_round": 8,
-            "samples_per_mask": 2,
             "sparsity_per_round": 0.1,
+            "improvements": 5,
+            "samples_per_mask": 2,
             "layout": "uniform",
+            "experts": "whole",
             "align": 8,
             "refit": False,
+            "damping": 0.5,
             "seed": 7,
         },
     }
+
+
+@pytest.mark.parametrize("preset", list(Preset))
+def test_options_left_out_are_what_the_preset_says(
+    bonsai: Bonsai, client: Client, model_folder: Path, text_file: Path, preset: Preset
+) -> None:
+    result = bonsai(
+        *("submit", str(model_folder), "--calibration", str(text_file), "--sparsity", "0.3"),
+        *("--samples", "4", "--sequence-length", "64", "--preset", preset, "--align", "4"),
+    )
+    assert result.exit_code == 0, result.output
+    expected = Pruning(preset=preset, align=4).model_dump(mode="json")
+    assert client.job(result.stdout.strip()).request["pruning"] == expected
+
+
+def test_a_mix_of_utilities_is_given_as_json(
+    bonsai: Bonsai, client: Client, model_folder: Path, text_file: Path
+) -> None:
+    command = (
+        *("submit", str(model_folder), "--calibration", str(text_file), "--sparsity", "0.3"),
+        *("--samples", "4", "--sequence-length", "64", "--utility"),
+    )
+    result = bonsai(*command, '[{"name": "kl"}, {"name": "nll", "weight": 0.5}]')
+    assert result.exit_code == 0, result.output
+    job = client.job(result.stdout.strip())
+    parts = job.request["pruning"]["utility"]
+    assert [(part["name"], part["weight"]) for part in parts] == [("kl", 1.0), ("nll", 0.5)]
+    assert "name kl" in bonsai("show", job.id).stdout
+    torn = bonsai(*command, '[{"name": "kl"')
+    assert torn.exit_code == 1
+    assert "--utility" in torn.stderr
+    assert "is not JSON" in torn.stderr
 
 
 def test_submit_makes_local_paths_absolute(

@@ -11,7 +11,7 @@ from bonsai_core.events import MaskEvaluated, ModelLoaded, RoundFinished, RoundS
 from client import Job, Progress
 from client.progress import describe, job_display
 from client.prune_display import PruneDisplay
-from client.tables import duration
+from client.tables import duration, how_far
 
 RUNNING = {
     "stage": "pruning",
@@ -63,11 +63,22 @@ def test_durations_are_for_people(seconds: float, expected: str) -> None:
     assert duration(seconds) == expected
 
 
-def test_a_prune_shows_its_rounds_and_masks() -> None:
+def test_a_round_without_trials_shows_none() -> None:
+    console, written = a_terminal()
+    with job_display(console) as display:
+        display.show(a_job("running", **{**RUNNING, "masks_evaluated": 0, "masks_per_round": 0}))
+    assert "trials" not in written.getvalue()
+    job = a_job("running", **RUNNING)
+    assert how_far(job) == "round 2/6, trial 30/200"
+    assert how_far(a_job("running", rounds=6, round=2)) == "round 2/6"
+    assert how_far(a_job("succeeded", **RUNNING)) == "round 2/6"
+
+
+def test_a_prune_shows_its_rounds_and_trials() -> None:
     console, written = a_terminal()
     with PruneDisplay(console) as display:
         display.hear(ModelLoaded("LlamaForCausalLM", "cpu", "float32", 1500, 1000, 4, 17.0))
-        display.hear(RoundStarted(1, 4, 8, 3, 90, 0.0))
+        display.hear(RoundStarted(1, 4, 8, 3, 0.0))
         for trial in range(3, 8):
             display.hear(MaskEvaluated(1, trial, -2.5, 0.1))
         display.hear(RoundFinished(1, 4, 0.05, 18.0, 61.0))
@@ -75,4 +86,5 @@ def test_a_prune_shows_its_rounds_and_masks() -> None:
     assert "LlamaForCausalLM on cpu in float32: 1,500 parameters" in shown
     assert "round 1/4: sparsity 0.0500, perplexity 18.000, 1 min 01 s" in shown
     assert "8/8" in shown
+    assert "trials" in shown
     assert "1/4" in shown

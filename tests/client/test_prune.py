@@ -1,6 +1,7 @@
 """`bonsai prune` and `bonsai evaluate`: the real algorithm on tiny models, in the command."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from bonsai_core.config import Preset, Pruning
 from client.cli import app
 from tests.tiny_models import tiny_model, tiny_text
 
@@ -33,6 +35,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(model: Path, text: Path, output: Path, masks: int = 8) -> Sequence[str]:
     return (
         *("prune", str(model), "--sparsity", "0.3", "--sparsity-per-round", "0.15"),
+        *("--preset", "paper", "--utility", "nll"),
         *("--calibration", str(text), "--samples", "4", "--sequence-length", "64"),
         *("--masks-per-round", str(masks), "--device", "cpu", "--output", str(output)),
     )
@@ -48,15 +51,33 @@ def test_prune_leaves_a_smaller_model_and_no_ledger(
     assert (output / "config.json").is_file()
     assert str(output) in result.stdout
     assert "parameters" in result.stdout
+    assert re.search(r"nll +-\d+\.\d+ -> -\d+\.\d+", result.stdout)
+    assert "trials       16 in" in result.stdout
     assert "round 1/" in result.stderr
     again = bonsai(*arguments(model, text, output))
     assert again.exit_code == 1
     assert "is not empty" in again.stderr
 
 
+@pytest.mark.parametrize("preset", ["best", "paper", "statistics"])
+def test_a_preset_alone_is_enough(model: Path, text: Path, tmp_path: Path, preset: str) -> None:
+    output = tmp_path / "smaller"
+    result = bonsai(
+        *("prune", str(model), "--sparsity", "0.3", "--calibration", str(text), "--samples", "4"),
+        *("--sequence-length", "64", "--device", "cpu", "--output", str(output)),
+        *("--preset", preset, "--masks-per-round", "8"),
+    )
+    assert result.exit_code == 0, result.output
+    asked = json.loads((output / "bonsai.json").read_text())["request"]["pruning"]
+    assert asked == Pruning(preset=Preset(preset), masks_per_round=8).model_dump(mode="json")
+
+
 @pytest.mark.parametrize(
     ("option", "value", "field"),
     [
+        ("--preset", "cheap", "pruning.preset"),
+        ("--recipe", "elegance", "pruning.recipe"),
+        ("--utility", "elegance", "pruning.utility"),
         ("--masks-per-round", "7", "pruning.masks_per_round"),
         ("--prior", "guess", "pruning.prior"),
         ("--sparsity", "0.99", "target.sparsity"),
