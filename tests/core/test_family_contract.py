@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from bonsai_core.calibration import calibration_batch
-from bonsai_core.config import ModelSource, PruneRequest
+from bonsai_core.config import DType, ModelSource, PruneRequest
 from bonsai_core.errors import UnreachableTargetError
 from bonsai_core.evaluation import mean_nll, perplexity_of
 from bonsai_core.export import save_model
@@ -383,6 +383,13 @@ class TestFamily:
         assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
         stock = AutoModelForCausalLM.from_pretrained(folder)
         assert torch.allclose(logits(loaded.model), logits(stock), rtol=0, atol=1e-4)
+
+    def test_it_rounds_as_stock_transformers_does(self, folder: Path) -> None:
+        loaded = load(ModelSource(source=str(folder), dtype=DType.BFLOAT16), CPU)
+        stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+        # A rounding elsewhere would send tokens to other experts.
+        difference = (logits(loaded.model) - logits(stock)).abs().mean()
+        assert difference < 1e-3
 
     def test_its_negative_log_likelihood_is_that_of_its_logits(self, loaded: LoadedModel) -> None:
         expected = torch.nn.functional.cross_entropy(
