@@ -366,7 +366,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--paper-samples", type=int, default=2, help=f"calibration windows of {PAPER}")
     add(
         "--ours",
-        type=_setting,
+        type=setting,
         action="append",
         default=[],
         metavar="KEY=VALUE",
@@ -390,7 +390,8 @@ def _method(name: str) -> str:
     return name
 
 
-def _setting(value: str) -> tuple[str, Any]:
+def setting(value: str) -> tuple[str, Any]:
+    """`key=value` on a command line; the value is JSON, or else a text."""
     key, mark, text = value.partition("=")
     if not mark:
         raise argparse.ArgumentTypeError(f"{value!r} is not of the form key=value")

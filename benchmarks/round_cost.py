@@ -105,19 +105,19 @@ def measure(work: FirstRound, shape: str) -> Report:
     plain, masked, ratio = passes(work, trials[0])
     peak_of_masks = peak(device)
     repairs = repair_parts(work)
-    utilities = generator(0, 1, "utilities").normal(size=MASKS)
+    utilities = generator(0, 1, "utilities").normal(size=len(trials))
     decision, parts["regression and choice"] = timed(
         lambda: work.recipe.decide(situation, trials, utilities), device
     )
     _, parts["cut and perplexity of the result"] = timed(lambda: work.end(decision.absent), device)
     values: dict[str, Any] = {
-        **{"shape": shape, **size, "masks": MASKS, "candidates": trials.masks.shape[1]},
+        **{"shape": shape, **size, "masks": len(trials), "candidates": trials.masks.shape[1]},
         "plain_pass": asdict(plain),
         "masked_pass": asdict(masked),
         "masked_over_plain": ratio,
         "masked_tokens_per_second": work.sequences.numel() / masked.wall,
         "other_parts_of_the_round": {name: asdict(seconds) for name, seconds in parts.items()},
-        "share_of_other_parts": share(parts, masked),
+        "share_of_other_parts": share(parts, masked * len(trials)),
         "repair": {name: asdict(seconds) for name, seconds in repairs.items()},
         "peak_bytes_of_masked_passes": peak_of_masks,
         "peak_bytes": peak(device),
@@ -125,10 +125,10 @@ def measure(work: FirstRound, shape: str) -> Report:
     return report(values, parts | {f"for repairs: {name}": repairs[name] for name in repairs})
 
 
-def share(parts: dict[str, Seconds], masked: Seconds) -> float:
+def share(parts: dict[str, Seconds], masks: Seconds) -> float:
     """What a round spends on anything but masked passes; wall seconds."""
     others = sum(parts.values(), Seconds()).wall
-    return others / (others + MASKS * masked.wall)
+    return others / (others + masks.wall)
 
 
 def passes(work: FirstRound, trial: Trial) -> tuple[Seconds, Seconds, float]:
@@ -216,8 +216,8 @@ def peak(device: torch.device) -> int | None:
 def report(values: dict[str, Any], parts: dict[str, Seconds]) -> Report:
     """In words and tables."""
     words = [
-        f"Random weights, {MASKS} masks of the paper's recipe, 5 % of the parameters, one run. "
-        f"Passes: medians of {PASSES}, plain and masked in turn; the other parts once.",
+        f"Random weights, {values['masks']} masks of the paper's recipe, 5 % of the parameters, "
+        f"one run. Passes: medians of {PASSES}, plain and masked in turn; the other parts once.",
         f"**A masked evaluation takes {values['masked_over_plain']:.3f} of a plain one of the same "
         f"tokens; all else takes {values['share_of_other_parts']:.1%} of the round.**",
     ]
