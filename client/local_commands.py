@@ -57,6 +57,7 @@ def prune(
     damping: options.Damping = None,
     seed: options.Seed = None,
     device: options.Device = "auto",
+    device_memory: options.DeviceMemory = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted prune of the same inputs.")
     ] = False,
@@ -92,7 +93,9 @@ def prune(
         from client.prune import run_prune  # noqa: PLC0415 - loads torch
     except ImportError as error:
         raise _missing(error, "core") from error
-    raise typer.Exit(run_prune(wish, output, device=device, resume=resume))
+    weights = None if device_memory is None else int(device_memory * 2**30)
+    code = run_prune(wish, output, device=device, device_memory=weights, resume=resume)
+    raise typer.Exit(code)
 
 
 def evaluate(

@@ -121,5 +121,14 @@ Damping = Annotated[
 Seed = Annotated[int | None, Option(help="Seed of every random choice (default 0)")]
 
 Device = Annotated[str, Option(help="auto, cpu or cuda; auto takes CUDA when it is there.")]
+DeviceMemory = Annotated[
+    float | None,
+    Option(
+        metavar="GIB",
+        min=0,
+        help="GiB of the device that weights may take; layers beyond that come from the host's "
+        "memory to run (default: three quarters of what a GPU has free, no limit on a CPU)",
+    ),
+]
 Json = Annotated[bool, Option("--json", help="Print JSON, and nothing else, on standard output.")]
 Output = Annotated[Path, Option(metavar="DIR", help="Folder for the result.")]

@@ -18,7 +18,14 @@ from client.prune_display import PruneDisplay
 from client.tables import duration
 
 
-def run_prune(wish: Mapping[str, Any], output: Path, *, device: str, resume: bool) -> int:
+def run_prune(
+    wish: Mapping[str, Any],
+    output: Path,
+    *,
+    device: str,
+    device_memory: int | None = None,
+    resume: bool,
+) -> int:
     """Prune as wished; the exit code, 130 when it was interrupted."""
     request = parse_request(wish)
     output = output.expanduser().resolve()
@@ -32,6 +39,7 @@ def run_prune(wish: Mapping[str, Any], output: Path, *, device: str, resume: boo
                 output,
                 ledger=FileLedger(ledger),
                 device=device,
+                device_memory=device_memory,
                 listener=display.hear,
                 stop=lambda: interruption.wished,
             )

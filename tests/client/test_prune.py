@@ -72,6 +72,18 @@ def test_a_preset_alone_is_enough(model: Path, text: Path, tmp_path: Path, prese
     assert asked == Pruning(preset=Preset(preset), masks_per_round=8).model_dump(mode="json")
 
 
+def test_a_model_larger_than_the_device_is_pruned_to_the_same_weights(
+    model: Path, text: Path, tmp_path: Path
+) -> None:
+    weights = sum(path.stat().st_size for path in model.glob("*.safetensors"))
+    limit = f"{0.9 * weights / 2**30:.9f}"
+    for name, limits in (("whole", ()), ("streamed", ("--device-memory", limit))):
+        result = bonsai(*arguments(model, text, tmp_path / name), *limits)
+        assert result.exit_code == 0, result.output
+    whole, streamed = (tmp_path / name / "model.safetensors" for name in ("whole", "streamed"))
+    assert whole.read_bytes() == streamed.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("option", "value", "field"),
     [
@@ -82,6 +94,7 @@ def test_a_preset_alone_is_enough(model: Path, text: Path, tmp_path: Path, prese
         ("--prior", "guess", "pruning.prior"),
         ("--sparsity", "0.99", "target.sparsity"),
         ("--samples", "4000", "calibration.samples"),
+        ("--device-memory", "0.00001", "device_memory"),
     ],
 )
 def test_a_wish_that_cannot_be_met_names_its_field(
