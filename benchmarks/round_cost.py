@@ -117,7 +117,7 @@ def measure(work: FirstRound, shape: str) -> Report:
         "masked_over_plain": ratio,
         "masked_tokens_per_second": work.sequences.numel() / masked.wall,
         "other_parts_of_the_round": {name: asdict(seconds) for name, seconds in parts.items()},
-        "share_of_other_parts": share(parts, masked * len(trials)),
+        "share_of_other_parts": share(parts, masked * len(trials), device),
         "repair": {name: asdict(seconds) for name, seconds in repairs.items()},
         "peak_bytes_of_masked_passes": peak_of_masks,
         "peak_bytes": peak(device),
@@ -125,17 +125,19 @@ def measure(work: FirstRound, shape: str) -> Report:
     return report(values, parts | {f"for repairs: {name}": repairs[name] for name in repairs})
 
 
-def share(parts: dict[str, Seconds], masks: Seconds) -> float:
-    """What a round spends on anything but masked passes; wall seconds."""
-    others = sum(parts.values(), Seconds()).wall
-    return others / (others + masks.wall)
+def clock(device: torch.device) -> str:
+    """Which seconds are compared: of a CPU, which others share, or on the wall for a GPU."""
+    return "wall" if device.type == "cuda" else "cpu"
+
+
+def share(parts: dict[str, Seconds], masks: Seconds, device: torch.device) -> float:
+    """What a round spends on anything but masked passes."""
+    others = getattr(sum(parts.values(), Seconds()), clock(device))
+    return others / (others + getattr(masks, clock(device)))
 
 
 def passes(work: FirstRound, trial: Trial) -> tuple[Seconds, Seconds, float]:
-    """Medians of a plain and of a masked evaluation, taken in turn after a warm-up; their ratio.
-
-    The ratio is of CPU seconds on a CPU, which others share, and of wall seconds on a GPU.
-    """
+    """Medians of a plain and of a masked evaluation, taken in turn after a warm-up; their ratio."""
     device = work.live.device
     plain, masked = [], []
     for number in range(PASSES + 1):
@@ -144,8 +146,8 @@ def passes(work: FirstRound, trial: Trial) -> tuple[Seconds, Seconds, float]:
         if number:
             plain.append(without)
             masked.append(under)
-    clock = "wall" if device.type == "cuda" else "cpu"
-    ratios = [getattr(m, clock) / getattr(p, clock) for p, m in zip(plain, masked, strict=True)]
+    name = clock(device)
+    ratios = [getattr(m, name) / getattr(p, name) for p, m in zip(plain, masked, strict=True)]
     return _median(plain), _median(masked), statistics.median(ratios)
 
 
@@ -217,7 +219,8 @@ def report(values: dict[str, Any], parts: dict[str, Seconds]) -> Report:
     """In words and tables."""
     words = [
         f"Random weights, {values['masks']} masks of the paper's recipe, 5 % of the parameters, "
-        f"one run. Passes: medians of {PASSES}, plain and masked in turn; the other parts once.",
+        f"one run. Passes: medians of {PASSES}, plain and masked in turn; the other parts once. "
+        "Ratios are of CPU seconds on a CPU, of wall seconds on a GPU.",
         f"**A masked evaluation takes {values['masked_over_plain']:.3f} of a plain one of the same "
         f"tokens; all else takes {values['share_of_other_parts']:.1%} of the round.**",
     ]
