@@ -35,8 +35,9 @@ class Spread:
 
 
 def number(value: float, form: str) -> str:
-    """A number for people; beyond ten thousand only its size matters."""
-    return f"{value:.1e}" if abs(value) >= 1e4 and form.endswith("f") else format(value, form)
+    """A number for people; of a loss beyond ten thousand only its size matters."""
+    counted = "," in form or not form.endswith("f")
+    return format(value, form) if counted or abs(value) < 1e4 else f"{value:.1e}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +179,12 @@ def _methods(rows: Sequence[Row], words: Mapping[str, str]) -> list[str]:
     ]
     for row in rows:
         seeds = {result.key.seed for cell in row.cells.values() for result in cell}
-        few = f" (fewer than {_ENOUGH_SEEDS})" if len(seeds) < _ENOUGH_SEEDS else ""
+        count = f"{len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}"
+        count += f" (fewer than {_ENOUGH_SEEDS})" if len(seeds) < _ENOUGH_SEEDS else ""
         added = max(result.added_parameters for cell in row.cells.values() for result in cell)
         what = words.get(row.method, "")
         what += f"; adds {added:,} parameters, not counted in the sparsity" if added else ""
-        lines.append(f"- **{row.name}**: {what}; {len(seeds)} seeds{few}")
+        lines.append(f"- **{row.name}**: {what}; {count}")
     return lines
 
 
