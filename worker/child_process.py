@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from jobs.attempts import Claim
 from worker.outcome import Outcome
+from worker.scratch import LOG, clear
 
 _LOG_TAIL_BYTES = 4000
 _KILL_WAIT_SECONDS = 30
@@ -23,7 +24,7 @@ class ChildProcess:
 
     def __init__(self, claim: Claim, folder: Path) -> None:
         self._folder = folder
-        self._log = folder / "log"
+        self._log = folder / LOG
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "worker.child", str(folder), str(os.getpid())],
@@ -73,10 +74,4 @@ class ChildProcess:
     def clean_up(self) -> None:
         """Make sure that it is gone, with its result's scratch files; the log stays."""
         self.kill()
-        for path in sorted(self._folder.rglob("*"), reverse=True):
-            if path == self._log:
-                continue
-            if path.is_dir():
-                path.rmdir()
-            else:
-                path.unlink(missing_ok=True)
+        clear(self._folder)

@@ -14,6 +14,7 @@ from jobs.attempts import AttemptStore, Claim
 from jobs.errors import LeaseLostError
 from jobs.records import Artifact
 from jobs.settings import Settings
+from worker import scratch
 from worker.child_process import ChildProcess
 from worker.lease import Ending, Lease
 from worker.outcome import Exit, Outcome, result_prefix
@@ -56,10 +57,9 @@ class Supervisor:
                 self._run(claim)
 
     def _run(self, claim: Claim) -> None:
-        folder = self._settings.scratch_dir / str(claim.job_id) / f"attempt-{claim.attempt}"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = scratch.begin(self._settings.scratch_dir, claim)
         _log.info("attempt_started", attempt=claim.attempt)
-        child = ChildProcess(claim, folder.resolve())
+        child = ChildProcess(claim, folder)
         try:
             ending = self._watch(claim, child)
             self._settle(claim, child, ending)

@@ -142,7 +142,12 @@ def request_for(inputs: tuple[Path, Path]) -> Callable[..., JobRequest]:
                 "model": {"source": source or str(model)},
                 "calibration": {"source": str(text), "samples": 8, "sequence_length": 64},
                 "target": {"sparsity": sparsity},
-                "pruning": {"masks_per_round": 100, "sparsity_per_round": 0.1, **pruning},
+                "pruning": {
+                    "preset": "paper",
+                    "masks_per_round": 100,
+                    "sparsity_per_round": 0.1,
+                    **pruning,
+                },
             }
         )
 

@@ -6,26 +6,33 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bonsai_core.config import PruneRequest
 from bonsai_core.ledger import MemoryLedger
-from bonsai_core.pruner import prune
+from bonsai_core.pruner import PruneResult, prune
 from jobs.artifacts import sha256_of
 from jobs.request import JobRequest
 from tests.worker.conftest import Service, children_of
 
 # The seed of the kill points: change it to try others.
 SEED = 20402
-MASKS = 300
+# Both last for some hundred trials: time enough to be killed in.
+RANDOM_MASKS = {"preset": "paper", "refit": True}
+MEASURED_DAMAGE = {"preset": "best", "improvements": 40}
 
 
-def expected_digests(request: JobRequest, folder: Path) -> dict[str, str]:
-    """What a run that nobody disturbs gives: file names and digests."""
+def undisturbed(request: JobRequest, folder: Path) -> PruneResult:
+    """What comes of a run that nobody disturbs."""
     core = PruneRequest.model_validate(request.model_dump(include=set(PruneRequest.model_fields)))
-    result = prune(core, folder, ledger=MemoryLedger(), device="cpu")
-    return {path.name: sha256_of(path) for path in result.folder.iterdir()}
+    return prune(core, folder, ledger=MemoryLedger(), device="cpu")
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """File names and digests."""
+    return {path.name: sha256_of(path) for path in folder.iterdir()}
 
 
 def kill_child(service: Service) -> None:
@@ -57,18 +64,23 @@ def wait_gone(process_ids: list[int], seconds: float = 10) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("layout", ["per_layer", "uniform"])
+@pytest.mark.parametrize(
+    "pruning",
+    [RANDOM_MASKS, {**RANDOM_MASKS, "layout": "uniform"}, MEASURED_DAMAGE],
+    ids=["random_masks", "uniform", "measured_damage"],
+)
 def test_a_job_killed_at_random_moments_ends_with_the_bytes_of_an_undisturbed_run(
     service: Service,
     request_for: Callable[..., JobRequest],
     tmp_path: Path,
-    layout: str,
+    pruning: dict[str, Any],
 ) -> None:
-    request = request_for(layout=layout)
-    chance = random.Random(f"{SEED}-{layout}")
+    request = request_for(**pruning)
+    expected = undisturbed(request, tmp_path / "undisturbed")
+    chance = random.Random(f"{SEED}-{pruning}")
     kills = [kill_child, kill_worker, kill_tree]
     chance.shuffle(kills)
-    points = sorted(chance.sample(range(1, MASKS), len(kills)))
+    points = sorted(chance.sample(range(1, expected.masks_evaluated * 3 // 4), len(kills)))
     service.start_worker()
     job_id = service.submit(request)
 
@@ -83,9 +95,11 @@ def test_a_job_killed_at_random_moments_ends_with_the_bytes_of_an_undisturbed_ru
     job = service.wait_final(job_id)
     assert job.state == "succeeded", job.error
     assert job.attempts == 1 + len(kills)
-    # The ledger's key refuses a mask that is evaluated twice, so the count is the proof.
-    assert service.evaluated(job_id) == MASKS
-    assert service.digests(job_id) == expected_digests(request, tmp_path / "undisturbed")
+    # The ledger's key refuses a trial that is measured twice, so the count is the proof.
+    assert service.evaluated(job_id) == expected.masks_evaluated
+    assert service.digests(job_id) == digests_of(expected.folder)
+    scratch = service.settings.scratch_dir / str(job_id)
+    assert [path for path in scratch.rglob("*") if path.name.endswith(".safetensors")] == []
 
 
 def test_a_child_dies_with_its_worker(

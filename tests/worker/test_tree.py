@@ -16,7 +16,7 @@ from client.responses import Job
 from client.service import Client
 from jobs.request import JobRequest
 from tests.worker.conftest import PROJECT
-from tests.worker.test_kill import expected_digests
+from tests.worker.test_kill import digests_of, undisturbed
 
 SECONDS = 120
 
@@ -98,7 +98,7 @@ def test_a_job_survives_the_death_of_the_whole_tree_with_the_same_bytes(
         assert job.state == "succeeded", job.error
         assert job.attempts == 2
         digests = {file.name: file.sha256 for file in tree.client.artifacts(job.id)}
-        assert digests == expected_digests(request, tmp_path / "undisturbed")
+        assert digests == digests_of(undisturbed(request, tmp_path / "undisturbed").folder)
         assert tree.stop() == 0
     finally:
         tree.kill()

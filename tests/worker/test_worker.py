@@ -24,6 +24,7 @@ def test_a_job_runs_from_the_doorbell_to_published_files(
     assert job.state == JobState.SUCCEEDED, job.error
     assert job.result is not None
     assert job.result["sparsity"] >= 0.3
+    assert job.result["utilities"]["perplexity"] < job.result["utilities_before"]["perplexity"] < 0
     assert job.progress["stage"] == "done"
     names = service.digests(job.id)
     assert {"model.safetensors", "config.json", "bonsai.json", "tokenizer.json"} <= set(names)
@@ -31,6 +32,22 @@ def test_a_job_runs_from_the_doorbell_to_published_files(
     assert types[:3] == ["submitted", "running", "model_loaded"]
     assert types.count("round_finished") == job.result["rounds"]
     assert types[-1] == "succeeded"
+
+
+def test_the_default_preset_shows_its_plans_as_progress(
+    service: Service, request_for: Callable[..., JobRequest]
+) -> None:
+    service.start_worker()
+    job = service.wait_final(service.submit(request_for(preset="best")))
+    assert job.state == JobState.SUCCEEDED, job.error
+    assert job.result is not None
+    assert (job.progress["round"], job.progress["rounds"], job.result["rounds"]) == (5, 5, 5)
+    assert job.progress["sparsity"] == pytest.approx(job.result["sparsity"])
+    assert list(job.result["utilities"]) == ["kl"]
+    events = service.store.events(job.id, limit=1000).items
+    rounds = [event.data for event in events if event.type == "round_finished"]
+    assert [data["round"] for data in rounds] == [1, 2, 3, 4, 5]
+    assert all(data["sparsity"] >= 0.3 for data in rounds)
 
 
 def test_what_the_core_refuses_becomes_the_jobs_error(
