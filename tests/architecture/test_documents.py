@@ -1,6 +1,7 @@
 """What documents and deployment files say agrees with the code."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import yaml
@@ -36,6 +37,18 @@ def test_links_between_documents_lead_somewhere() -> None:
     for page in pages:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_package_is_shipped() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    shipped = project["tool"]["setuptools"]["packages"]
+    roots = {package.split(".")[0] for package in shipped}
+    found = {
+        ".".join(path.relative_to(PROJECT).parent.parts)
+        for root in roots
+        for path in (PROJECT / root).rglob("__init__.py")
+    }
+    assert set(shipped) == found
 
 
 def test_every_make_target_explains_itself() -> None:

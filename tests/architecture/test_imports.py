@@ -14,7 +14,16 @@ def loaded_by(module: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["api.app", "bonsai_core.config", "bonsai_core.families"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "api.app",
+        "bonsai_core.config",
+        "bonsai_core.families",
+        "bonsai_core.recipes.names",
+        "bonsai_core.utilities.remote",
+    ],
+)
 def test_importing_it_loads_no_torch(module: str) -> None:
     assert not loaded_by(module).intersection(HEAVY)
 
