@@ -16,7 +16,7 @@ class ModelLoaded:
     rounds: int
     """Rounds that the target needs at most."""
     perplexity: float
-    """Of the dense model on the calibration batch."""
+    """Of the dense model, on the sequences that trials are measured on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,14 @@ class RoundStarted:
     rounds: int
     masks: int
     masks_in_ledger: int
-    """Masks that an earlier run evaluated already."""
+    """Trials that an earlier run evaluated already."""
     sparsity: float
-    """Before the round."""
+    """Cut before the round; a plan is not counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaskEvaluated:
-    """One mask was evaluated now, not read from the ledger."""
+    """One trial was evaluated now, not read from the ledger."""
 
     round: int
     trial: int
@@ -44,14 +44,14 @@ class MaskEvaluated:
 
 @dataclass(frozen=True, slots=True)
 class RoundFinished:
-    """A round has cut its units."""
+    """A round has cut its units, or planned which go."""
 
     round: int
     rounds: int
     sparsity: float
-    """Share of the non-embedding parameters removed so far."""
+    """Share of the non-embedding parameters removed so far, or planned to be."""
     perplexity: float
-    """Of the model after the round, on the calibration batch."""
+    """With the plan in place, or after the cut, on the sequences that trials are measured on."""
     seconds: float
 
 
