@@ -1,7 +1,8 @@
 """Bonsai through the library's front door: as the paper's code does it, and ours.
 
 What a run spends is kept beside its ledger, so that a run that was interrupted and resumed counts
-both halves. Loading the model and saving the result are not counted.
+both halves. Every forward pass is counted, those over the dense model too, which a utility may
+compare with; the seconds begin when the model is loaded and measured, and end before it is saved.
 """
 
 import json
@@ -93,7 +94,7 @@ def run(
         def listen(event: events.Event) -> None:
             nonlocal spent
             if isinstance(event, events.ModelLoaded):
-                meter.restart()
+                meter.restart_clocks()
             elif isinstance(event, events.RoundFinished):
                 spent = account.note(meter.spent(), event.round)
             elif not isinstance(event, events.SaveStarted | events.ModelSaved):

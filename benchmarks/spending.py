@@ -67,6 +67,10 @@ class Meter:
     def restart(self) -> None:
         """Forget what was spent so far."""
         self._tokens = 0
+        self.restart_clocks()
+
+    def restart_clocks(self) -> None:
+        """Forget the seconds so far, but not the tokens."""
         self._started = self._clocks()
 
     def spent(self) -> Spending:

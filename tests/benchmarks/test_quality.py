@@ -98,8 +98,9 @@ def test_bonsai_as_in_the_paper_costs_more_at_higher_sparsities_and_says_its_bud
     low, high = bench(methods=PAPER)[1:]
     assert low["key"]["settings"] == "4 masks x 2 windows"
     assert high["forward_tokens"] > low["forward_tokens"]
-    # Each round: four masks and the passes of statistics and of the result, on two windows.
-    assert low["forward_tokens"] == 2 * (4 + 1 + 1) * 2 * 32
+    # Each round: four masks and the passes of statistics and of the result, on two windows. Before
+    # them the dense model's perplexity and utility, and a token that shows the form of an answer.
+    assert low["forward_tokens"] == (2 * (4 + 1 + 1) + 2) * 2 * 32 + 1
 
 
 def test_an_unknown_method_is_refused(bench) -> None:
