@@ -125,15 +125,10 @@ def measure(work: FirstRound, shape: str) -> Report:
     return report(values, parts | {f"for repairs: {name}": repairs[name] for name in repairs})
 
 
-def clock(device: torch.device) -> str:
-    """Which seconds are compared: of a CPU, which others share, or on the wall for a GPU."""
-    return "wall" if device.type == "cuda" else "cpu"
-
-
 def share(parts: dict[str, Seconds], masks: Seconds, device: torch.device) -> float:
     """What a round spends on anything but masked passes."""
-    others = getattr(sum(parts.values(), Seconds()), clock(device))
-    return others / (others + getattr(masks, clock(device)))
+    others = sum(parts.values(), Seconds()).compared(device)
+    return others / (others + masks.compared(device))
 
 
 def passes(work: FirstRound, trial: Trial) -> tuple[Seconds, Seconds, float]:
@@ -146,8 +141,10 @@ def passes(work: FirstRound, trial: Trial) -> tuple[Seconds, Seconds, float]:
         if number:
             plain.append(without)
             masked.append(under)
-    name = clock(device)
-    ratios = [getattr(m, name) / getattr(p, name) for p, m in zip(plain, masked, strict=True)]
+    ratios = [
+        under.compared(device) / without.compared(device)
+        for without, under in zip(plain, masked, strict=True)
+    ]
     return _median(plain), _median(masked), statistics.median(ratios)
 
 

@@ -25,6 +25,10 @@ class Seconds:
     def __add__(self, other: "Seconds") -> "Seconds":
         return Seconds(self.cpu + other.cpu, self.wall + other.wall)
 
+    def compared(self, device: torch.device) -> float:
+        """Those that tell: of a CPU, which others share, or on the wall for a GPU."""
+        return self.wall if device.type == "cuda" else self.cpu
+
     def __mul__(self, times: float) -> "Seconds":
         return Seconds(self.cpu * times, self.wall * times)
 
