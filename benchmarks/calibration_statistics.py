@@ -17,6 +17,7 @@ from benchmarks.spending import Meter, Spending
 from bonsai_core.blocks import Blocks
 from bonsai_core.gates import Gate
 from bonsai_core.second_moments import SecondMoments, gather
+from bonsai_core.shelf import Shelf
 from bonsai_core.statistics import ColumnStatistics, column_statistics
 
 
@@ -102,5 +103,5 @@ class Statistics:
         save_file(stacked, self._columns)
 
     def _gather_moments(self) -> None:
-        blocks = Blocks(self._backbone, self._layers, self._batch(), host=True)
+        blocks = Blocks(self._backbone, self._layers, self._batch(), Shelf(self._folder / "states"))
         gather(blocks, self._gates, self._moments)

@@ -5,8 +5,8 @@ place of its input; embeddings, masks and rotary angles come from the backbone i
 here knows a family.
 """
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -14,6 +14,11 @@ from torch import Tensor, nn
 
 from bonsai_core.evaluation import _TOKENS_PER_FORWARD
 from bonsai_core.events import GoOn, regardless
+from bonsai_core.shelf import Shelf
+
+
+class Enough(Exception):  # noqa: N818 - no error: a hook has heard all that it wanted
+    """What a hook may raise to end the forward pass of a `visit`."""
 
 
 class Blocks:
@@ -23,20 +28,24 @@ class Blocks:
         backbone: from tokens to final hidden states.
         layers: its decoder layers.
         sequences: [N, S] int64 token ids on the backbone's device.
-        host: keep the states in the host's memory instead of the device's.
+        shelf: where the states are put aside; None: they stay on the device.
     """
 
     def __init__(
-        self, backbone: nn.Module, layers: nn.ModuleList, sequences: Tensor, *, host: bool = False
+        self,
+        backbone: nn.Module,
+        layers: nn.ModuleList,
+        sequences: Tensor,
+        shelf: Shelf | None = None,
     ) -> None:
         self._backbone = backbone
         self._layers = layers
-        self._host = host
+        self._shelf = shelf
         batch = max(1, _TOKENS_PER_FORWARD[sequences.device.type] // sequences.shape[1])
         self._parts = dict(
             zip(range(0, len(sequences), batch), torch.split(sequences, batch), strict=True)
         )
-        self._states: dict[int, Tensor] = {}
+        self._states: dict[int, Tensor | None] = {}
         self._at = 0
         self._wrapped = _output_of(backbone, layers[0], sequences[:1, :1])
 
@@ -46,9 +55,19 @@ class Blocks:
         return self._at
 
     @property
+    def layer(self) -> nn.Module:
+        """The layer itself."""
+        return self._layers[self._at]
+
+    @property
     def device(self) -> torch.device:
         """Where the sequences are."""
         return next(iter(self._parts.values())).device
+
+    @property
+    def parts(self) -> Sequence[int]:
+        """The numbers of the sequences that each forward pass begins with, in order."""
+        return list(self._parts)
 
     def advance(self, layer: int, go_on: GoOn = regardless) -> None:
         """Keep what enters `layer`, as the layers before it are now."""
@@ -68,14 +87,39 @@ class Blocks:
         last = len(self._layers) if end is None else end
         for first, tokens in self._parts.items():
             go_on()
-            with self._running(self._at, last, self._states.pop(first, None)):
+            with self._running(self._at, last, self.states(first)):
                 if end is None:
                     self._backbone(input_ids=tokens, use_cache=False)
                     continue
                 with self._heard(end) as got:
                     self._backbone(input_ids=tokens, use_cache=False)
-            self._states[first] = got[0].cpu() if self._host else got[0]
-        self._at = end or 0
+            self._keep(first, got[0])
+        if end is None:
+            self.forget()
+        else:
+            self._at = end
+
+    @torch.inference_mode()
+    def visit(self, go_on: GoOn = regardless) -> None:
+        """Run the layer that states are kept before, for the sake of its hooks; they stay."""
+        for first, tokens in self._parts.items():
+            go_on()
+            with suppress(Enough), self._running(self._at, self._at + 1, self.states(first)):
+                self._backbone(input_ids=tokens, use_cache=False)
+
+    def states(self, first: int) -> Tensor | None:
+        """What enters the layer in the part that begins with sequence `first`, [n, S, D].
+
+        None before the first layer, where nothing is kept.
+        """
+        if first not in self._states:
+            return None
+        return self._shelf.get(f"states.{first}") if self._shelf else self._states[first]
+
+    def _keep(self, first: int, states: Tensor) -> None:
+        if self._shelf:
+            self._shelf.put(f"states.{first}", states)
+        self._states[first] = None if self._shelf else states
 
     def forget(self) -> None:
         """Keep nothing: layers before the kept states have changed."""
@@ -83,7 +127,7 @@ class Blocks:
 
     def forward(self, tokens: Tensor, first: int) -> Tensor:
         """Final hidden states [n, S, D] of the kept part that begins with sequence `first`."""
-        with self._running(self._at, len(self._layers), self._states.get(first)):
+        with self._running(self._at, len(self._layers), self.states(first)):
             final: Tensor = self._backbone(input_ids=tokens, use_cache=False).last_hidden_state
         return final
 
@@ -96,7 +140,7 @@ class Blocks:
                     undo.enter_context(_passing(layer, self._wrapped))
             if states is not None:
                 handle = self._layers[start].register_forward_pre_hook(
-                    lambda _layer, inputs: (states.to(self.device), *inputs[1:])
+                    lambda _layer, inputs: (states, *inputs[1:])
                 )
                 undo.callback(handle.remove)
             yield

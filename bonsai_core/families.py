@@ -170,6 +170,9 @@ class Family:
         logits_cap: config key of a bound c: logits become c * tanh(logits / c).
         logits_divisor: config key of what logits are divided by.
         attention: attention implementation to run with, as transformers names it.
+        adds_outputs: whether a layer adds what its output projections give to the hidden states
+            that it got, with no norm between.
+        outputs_factor: config key of what they are multiplied by before.
         positions: rows of a table of learned positions, beyond the context's; None: no table.
         stand_in: architecture that computes the same and accepts any number of heads, for a
             family whose config refuses head counts that do not divide the hidden size.
@@ -186,6 +189,8 @@ class Family:
     logits_cap: str = ""
     logits_divisor: str = ""
     attention: str = "sdpa"
+    adds_outputs: When | bool = True
+    outputs_factor: str = ""
     positions: int | None = None
     stand_in: str | None = None
 
@@ -292,12 +297,14 @@ _FAMILIES = (
         (Vectors("hidden", 4),),
         logits_cap="final_logit_softcapping",
         attention="eager",
+        adds_outputs=False,
     ),
     Family(
         "Gemma3ForCausalLM",
         (ATTENTION, BIASLESS_MLP),
         (Vectors("hidden", 4), _QK_NORMS),
         logits_cap="final_logit_softcapping",
+        adds_outputs=False,
     ),
     Family(
         "Phi3ForCausalLM",
@@ -319,8 +326,14 @@ _FAMILIES = (
         "Olmo2ForCausalLM",
         (replace(ATTENTION, fixed=_NORM_OVER_HEADS), BIASLESS_MLP),
         (Vectors("hidden", 2), Vectors("all_query_rows"), Vectors("all_head_rows")),
+        adds_outputs=False,
     ),
-    Family("GraniteForCausalLM", (ATTENTION, MLP), logits_divisor="logits_scaling"),
+    Family(
+        "GraniteForCausalLM",
+        (ATTENTION, MLP),
+        logits_divisor="logits_scaling",
+        outputs_factor="residual_multiplier",
+    ),
     Family(
         "StableLmForCausalLM",
         (_attention(producer_bias=When("use_qkv_bias"), fixed=_HEADS_OF_HIDDEN), BIASLESS_MLP),
@@ -392,6 +405,7 @@ _FAMILIES = (
         Keys(groups=(), head=(), channels=("ffn_dim",)),
         layers="model.decoder.layers",
         backbone="model.decoder",
+        adds_outputs=When("do_layer_norm_before", default=True),
         positions=2,
     ),
     Family(
@@ -487,6 +501,7 @@ _FAMILIES = (
         layers="transformer.h",
         backbone="transformer",
         attention="eager",
+        adds_outputs=When("apply_residual_connection_post_layernorm", False),
     ),
     Family(
         "MixtralForCausalLM",

@@ -7,8 +7,9 @@ a gate, M masks, F candidates.
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from bonsai_core.families import Count, ExpertUnits, Family, GateKind, GatePattern, Widths
 
@@ -34,6 +35,7 @@ class Gate:
             count belong to one.
         lists: lists of modules with one entry for each unit.
         weightless: the output has no weights that could take over for units that go.
+        routed: not all tokens come by, but those that a router sends here.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Gate:
     counts: tuple[tuple[nn.Module, Count, int], ...] = ()
     lists: tuple[nn.ModuleList, ...] = ()
     weightless: bool = False
+    routed: bool = False
 
     @property
     def units(self) -> int:
@@ -57,6 +60,12 @@ class Gate:
     def columns_of(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
         """The columns of the units at these positions, in order; [len(units) * columns]."""
         return expand(units, self.columns)
+
+    def gone(self, units: NDArray[np.int64]) -> Tensor:
+        """Which columns are those of the units at these positions; [C] bool, CPU."""
+        columns = torch.zeros(self.output.in_features, dtype=torch.bool)
+        columns[torch.from_numpy(self.columns_of(units))] = True
+        return columns
 
 
 def expand(units: NDArray[np.int64], size: int) -> NDArray[np.int64]:
@@ -145,6 +154,7 @@ def _gate(layer: nn.Module, index: int, name: str, pattern: GatePattern, widths:
         counts=counts,
         lists=lists,
         weightless=pattern.weightless,
+        routed=bool(pattern.copies),
     )
 
 

@@ -17,11 +17,12 @@ from bonsai_core import elimination, events, second_moments
 from bonsai_core.blocks import Blocks
 from bonsai_core.calibration import calibration_batch, digest_of
 from bonsai_core.config import Prior, PruneRequest
+from bonsai_core.correction import Streams, correct
 from bonsai_core.errors import Stopped, UnreachableTargetError
 from bonsai_core.evaluation import mean_nll, perplexity_of
 from bonsai_core.export import require_free, save
-from bonsai_core.families import reachable_sparsity, require_context, require_reachable
-from bonsai_core.gates import gates_of
+from bonsai_core.families import holds, reachable_sparsity, require_context, require_reachable
+from bonsai_core.gates import Units, gates_of
 from bonsai_core.ledger import Ledger, RoundRecord, Tensors
 from bonsai_core.models import (
     dense_config,
@@ -35,6 +36,7 @@ from bonsai_core.recipe import Decision, Recipe, Situation, Trial, nothing
 from bonsai_core.recipes.registry import recipe_for
 from bonsai_core.seeds import generator
 from bonsai_core.selection import GateShape, removable, trimmed
+from bonsai_core.shelf import Shelf
 from bonsai_core.statistics import column_statistics
 from bonsai_core.surgery import cut
 from bonsai_core.trials import Bench
@@ -42,7 +44,7 @@ from bonsai_core.utilities.mixture import mixture_of
 from bonsai_core.utilities.names import require_known
 from bonsai_core.utilities.utility import Factory, LiveModel
 
-ALGORITHM = 2
+ALGORITHM = 3
 """Changes whenever the same request would be decided otherwise; part of a ledger's fingerprint."""
 
 
@@ -264,7 +266,7 @@ class _Run:
     def _moments(self) -> second_moments.SecondMoments:
         """Of the model as it is cut; taken when first needed, before any plan is in place."""
         if self.bench.moments is None:
-            blocks = self._blocks(self.listened, host=True)
+            blocks = self._blocks(self.listened, Shelf(self.scratch / "states", self.loaded.device))
             self.bench.moments = second_moments.gather(blocks, self.gates, self.scratch, self.go_on)
         return self.bench.moments
 
@@ -322,11 +324,29 @@ class _Run:
         if decision.damping is not None or planned:
             self._moments()
             self.bench.put_in_place(Trial(decision.absent, decision.damping))
-        self.weights = self.bench.repaired_weights()
+        if decision.damping is not None and self._adds_outputs():
+            self._correct(decision.absent, decision.damping)
+        self.weights = self.bench.weights()
         # Before the cut, for its units are numbered among those still there.
         record = self._record(number, decision)
         self._apply(record, self.weights)
         return record.model_copy(update={"perplexity": self._perplexity()})
+
+    def _adds_outputs(self) -> bool:
+        return holds(self.loaded.family.adds_outputs, self.loaded.model.config.to_dict())
+
+    def _correct(self, absent: Sequence[Units], damping: float) -> None:
+        """Let what stays make up for what was lost in the layers before it, too."""
+        family, device = self.loaded.family, self.loaded.device
+        factor = family.outputs_factor and getattr(self.loaded.model.config, family.outputs_factor)
+        streams = Streams(
+            self._blocks(self.listened, Shelf(self.scratch / "before", device)),
+            self._blocks(self.listened, Shelf(self.scratch / "after", device)),
+            Shelf(self.scratch / "within", device),
+            factor or 1.0,
+        )
+        gone = {gate.name: gate.gone(units) for gate, units in zip(self.gates, absent, strict=True)}
+        correct(self.gates, gone, self._moments(), streams, damping, self.go_on)
 
     def _replay(self, record: RoundRecord) -> None:
         """Plan or cut as a finished round did; repaired weights are in the ledger."""
@@ -394,9 +414,9 @@ class _Run:
     def _rounds_needed(self) -> int:
         return self.recipe.rounds(self._goal(), self.total)
 
-    def _blocks(self, sequences: torch.Tensor, *, host: bool = False) -> Blocks:
+    def _blocks(self, sequences: torch.Tensor, shelf: Shelf | None = None) -> Blocks:
         layers = self.loaded.model.get_submodule(self.loaded.family.layers)
-        return Blocks(self._backbone(), layers, sequences, host=host)
+        return Blocks(self._backbone(), layers, sequences, shelf)
 
     def _backbone(self) -> torch.nn.Module:
         return self.loaded.model.get_submodule(self.loaded.family.backbone)

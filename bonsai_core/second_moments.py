@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bonsai_core.blocks import Blocks
 from bonsai_core.errors import BrokenNumericsError
 from bonsai_core.events import GoOn, regardless
 from bonsai_core.gates import Gate
+from bonsai_core.shelf import Shelf
 from bonsai_core.statistics import listening
 
 BYTES_AT_ONCE = 2**30
@@ -34,19 +34,15 @@ class SecondMoments:
     """
 
     def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
-        self._folder = folder
-        self._device = str(device)
+        self._shelf = Shelf(folder, device)
 
     def of(self, gate: Gate) -> Tensor:
         """G, [C, C] float32, symmetric."""
-        return self._load(gate, "moments")
+        return self._shelf.get(f"{gate.name}.moments")
 
     def weight(self, gate: Gate) -> Tensor:
         """The projection's weight when the moments were taken, [D, C]."""
-        return self._load(gate, "weight")
-
-    def _load(self, gate: Gate, what: str) -> Tensor:
-        return load_file(self._path(gate, what), device=self._device)[what]
+        return self._shelf.get(f"{gate.name}.weight")
 
     def keep(self, gate: Gate, moments: Tensor) -> None:
         """Write what a gate's repairs need.
@@ -62,12 +58,8 @@ class SecondMoments:
                 value=float(mean),
                 cure="use bfloat16 or float32; float16 overflows in some models",
             )
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for what, tensor in (("moments", moments), ("weight", gate.output.weight)):
-            save_file({what: tensor.detach().contiguous()}, self._path(gate, what))
-
-    def _path(self, gate: Gate, what: str) -> Path:
-        return self._folder / f"{gate.name}.{what}.safetensors"
+        self._shelf.put(f"{gate.name}.moments", moments)
+        self._shelf.put(f"{gate.name}.weight", gate.output.weight)
 
 
 @torch.inference_mode()
@@ -103,11 +95,11 @@ def _heard(blocks: Blocks, gates: Sequence[Gate], end: int | None, go_on: GoOn) 
     def add(index: int, values: Tensor) -> None:
         nonlocal tokens
         tokens += len(values) if index == 0 else 0
-        _add_products(sums[index], values.float())
+        add_products(sums[index], values.float())
 
     with listening(gates, add):
         blocks.run(end, go_on)
-    return [_symmetric(total) / tokens for total in sums]
+    return [symmetric(total) / tokens for total in sums]
 
 
 def _groups(gates: Sequence[Gate]) -> list[list[Gate]]:
@@ -122,7 +114,7 @@ def _groups(gates: Sequence[Gate]) -> list[list[Gate]]:
     return groups
 
 
-def _add_products(total: Tensor, values: Tensor) -> None:
+def add_products(total: Tensor, values: Tensor) -> None:
     """Add x x' of values [tokens, C] to the blocks of `total` on and above the diagonal."""
     columns = values.shape[1]
     step = -(-columns // _BLOCKS)
@@ -131,6 +123,7 @@ def _add_products(total: Tensor, values: Tensor) -> None:
         total[start : start + step, start:].addmm_(rows.T, values[:, start:])
 
 
-def _symmetric(total: Tensor) -> Tensor:
+def symmetric(total: Tensor) -> Tensor:
+    """The whole matrix, from its part on and above the diagonal."""
     upper = torch.triu(total)
     return upper + torch.triu(total, 1).T

@@ -72,12 +72,14 @@ class Bench:
         with self._swapped(changed, trial):
             return self._mixture.measure(go_on, forward=self._blocks.forward)
 
-    def repaired_weights(self) -> dict[str, Tensor]:
-        """The projections in place that were repaired, without the columns that go, by gate."""
+    def weights(self) -> dict[str, Tensor]:
+        """The projections in place, without the columns that go, by gate; none without repair."""
+        if all(damping is None for _, damping in self._place):
+            return {}
         return {
-            gate.name: _without(gate.output.weight, self._gone(gate, units))
-            for gate, (units, damping) in zip(self._gates, self._place, strict=True)
-            if len(units) and damping is not None and not gate.weightless
+            gate.name: _without(gate.output.weight, gate.gone(units))
+            for gate, (units, _) in zip(self._gates, self._place, strict=True)
+            if not gate.weightless
         }
 
     def _planned(self) -> bool:
@@ -114,17 +116,10 @@ class Bench:
         dense = self.moments.weight(gate)
         if not len(units):
             return dense
-        gone = self._gone(gate, units).to(dense.device)
+        gone = gate.gone(units).to(dense.device)
         if damping is None or gate.weightless:
             return dense.masked_fill(gone, 0)
         return repaired(dense, self.moments.of(gate), gone, damping)
-
-    @staticmethod
-    def _gone(gate: Gate, units: Units) -> Tensor:
-        """Which columns go with these units; [C] bool, CPU."""
-        gone = torch.zeros(gate.output.in_features, dtype=torch.bool)
-        gone[torch.from_numpy(gate.columns_of(units))] = True
-        return gone
 
 
 def _without(weight: Tensor, gone: Tensor) -> Tensor:

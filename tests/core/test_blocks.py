@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from bonsai_core import evaluation
-from bonsai_core.blocks import Blocks
+from bonsai_core.blocks import Blocks, Enough
 from bonsai_core.config import ModelSource
 from bonsai_core.errors import Stopped
 from bonsai_core.models import LoadedModel, load
+from bonsai_core.shelf import Shelf
 
 SEQUENCES = torch.randint(0, 256, (6, 20), generator=torch.Generator().manual_seed(0))
 LAYERS = 4
@@ -40,8 +41,8 @@ def layers_of(loaded: LoadedModel) -> nn.ModuleList:
     return layers
 
 
-def blocks_of(loaded: LoadedModel, *, host: bool = False) -> Blocks:
-    return Blocks(backbone_of(loaded), layers_of(loaded), SEQUENCES, host=host)
+def blocks_of(loaded: LoadedModel, shelf: Shelf | None = None) -> Blocks:
+    return Blocks(backbone_of(loaded), layers_of(loaded), SEQUENCES, shelf)
 
 
 @torch.inference_mode()
@@ -78,12 +79,12 @@ def change(layer: nn.Module) -> None:
             parameter.mul_(1.25)
 
 
-@pytest.mark.parametrize("host", [False, True])
+@pytest.mark.parametrize("shelved", [False, True])
 def test_final_states_are_those_of_the_whole_backbone_from_every_layer(
-    loaded: LoadedModel, host: bool
+    loaded: LoadedModel, tmp_path: Path, shelved: bool
 ) -> None:
     expected = whole(loaded)
-    blocks = blocks_of(loaded, host=host)
+    blocks = blocks_of(loaded, Shelf(tmp_path) if shelved else None)
     for layer in (0, 1, 2, 3, 1, 0, 3):  # onwards, and back
         blocks.advance(layer)
         assert torch.allclose(from_kept(blocks), expected, rtol=0, atol=1e-5), layer
@@ -104,6 +105,31 @@ def test_only_the_layers_from_the_kept_one_on_compute(loaded: LoadedModel) -> No
         blocks.advance(1)
         assert counts == [6, 3, 9, 6]
         assert blocks.at == 1
+
+
+def test_a_visit_runs_one_layer_and_keeps_what_was_kept(loaded: LoadedModel) -> None:
+    blocks = blocks_of(loaded)
+    blocks.advance(1)
+    with counted(loaded) as counts:
+        blocks.visit()
+    assert counts == [0, 3, 0, 0]
+    assert blocks.at == 1
+    assert torch.allclose(from_kept(blocks), whole(loaded), rtol=0, atol=1e-5)
+
+
+def test_a_visit_ends_early_where_a_hook_has_heard_enough(loaded: LoadedModel) -> None:
+    blocks, heard = blocks_of(loaded), []
+    blocks.advance(1)
+
+    def hear(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        heard.append(inputs[0])
+        raise Enough
+
+    handle = blocks.layer.register_forward_pre_hook(hear)
+    blocks.visit()
+    handle.remove()
+    assert len(heard) == len(blocks.parts) == 3
+    assert torch.allclose(from_kept(blocks), whole(loaded), rtol=0, atol=1e-5)
 
 
 def test_what_changes_behind_the_kept_layer_is_seen(loaded: LoadedModel) -> None:

@@ -15,6 +15,7 @@ from bonsai_core.events import GoOn, regardless
 from bonsai_core.gates import Gate, gates_of
 from bonsai_core.models import LoadedModel, load
 from bonsai_core.second_moments import SecondMoments, gather
+from bonsai_core.shelf import Shelf
 from bonsai_core.statistics import listening
 
 # More tokens than one forward pass takes, so that several passes are summed up.
@@ -37,12 +38,11 @@ def taken(
     gates: list[Gate],
     folder: Path,
     go_on: GoOn = regardless,
-    *,
-    host: bool = False,
+    shelf: Shelf | None = None,
 ) -> SecondMoments:
     layers = loaded.model.get_submodule(loaded.family.layers)
     backbone = loaded.model.get_submodule(loaded.family.backbone)
-    return gather(Blocks(backbone, layers, SEQUENCES, host=host), gates, folder, go_on)
+    return gather(Blocks(backbone, layers, SEQUENCES, shelf), gates, folder, go_on)
 
 
 def inputs_of(loaded: LoadedModel, gate: Gate) -> np.ndarray:
@@ -53,17 +53,17 @@ def inputs_of(loaded: LoadedModel, gate: Gate) -> np.ndarray:
 
 
 @pytest.mark.parametrize("bytes_at_once", [0, 4 * (32**2 + 48**2), 2**30], ids=["1", "1..2", "3"])
-@pytest.mark.parametrize("host", [False, True])
+@pytest.mark.parametrize("shelved", [False, True])
 def test_moments_are_the_mean_products_of_all_inputs(
     loaded: LoadedModel,
     gates: list[Gate],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     bytes_at_once: int,
-    host: bool,
+    shelved: bool,
 ) -> None:
     monkeypatch.setattr(second_moments, "BYTES_AT_ONCE", bytes_at_once)
-    found = taken(loaded, gates, tmp_path, host=host)
+    found = taken(loaded, gates, tmp_path, shelf=Shelf(tmp_path / "states") if shelved else None)
     for gate in gates:
         inputs = inputs_of(loaded, gate)
         moments = found.of(gate)

@@ -86,7 +86,7 @@ def test_a_plan_in_place_computes_what_cutting_it_gives(
 ) -> None:
     plan, dense = setting.plan(9), setting.logits()
     setting.bench.put_in_place(Trial(plan, damping))
-    planned, weights = setting.logits(), setting.bench.repaired_weights()
+    planned, weights = setting.logits(), setting.bench.weights()
     for gate, units in zip(setting.gates, plan, strict=True):
         cut(gate, units)
         if gate.name in weights:
@@ -95,20 +95,22 @@ def test_a_plan_in_place_computes_what_cutting_it_gives(
     assert not torch.allclose(planned, dense, rtol=0, atol=0.1)
 
 
-def test_the_repaired_weights_are_those_of_the_gates_that_lack_units(setting: Setting) -> None:
+def test_the_weights_are_those_in_place_once_something_is_repaired(setting: Setting) -> None:
     plan = setting.plan(9, gates=[1, 4])
     setting.bench.put_in_place(Trial(plan, 1e-2))
-    weights = setting.bench.repaired_weights()
-    assert list(weights) == [setting.gates[1].name, setting.gates[4].name]
-    for number in (1, 4):
-        gate = setting.gates[number]
+    weights = setting.bench.weights()
+    assert list(weights) == [gate.name for gate in setting.gates]
+    for number, gate in enumerate(setting.gates):
+        if number not in (1, 4):
+            assert torch.equal(weights[gate.name], setting.moments.weight(gate))
+            continue
         gone = torch.zeros(gate.output.in_features, dtype=torch.bool)
         gone[gate.columns_of(plan[number])] = True
         moments, dense = setting.moments.of(gate), setting.moments.weight(gate)
         expected = repaired(dense, moments, gone, 1e-2)[:, ~gone]
         assert torch.equal(weights[gate.name], expected)
     setting.bench.put_in_place(Trial(plan, None))
-    assert setting.bench.repaired_weights() == {}
+    assert setting.bench.weights() == {}
 
 
 @pytest.mark.parametrize("damping", DAMPINGS)
@@ -196,7 +198,7 @@ def test_after_a_cut_the_bench_starts_anew(llama: MakeSetting) -> None:
         cut(gate, units)
     setting.bench.clear()
     assert setting.bench.moments is None
-    assert setting.bench.repaired_weights() == {}
+    assert setting.bench.weights() == {}
     expected = setting.mixture.measure()
     assert setting.bench.measure(Trial(setting.plan(0))) == expected
     assert setting.bench.measure(Trial(setting.plan(3, [1]))) != expected

@@ -1,0 +1,207 @@
+"""What stays makes up for what was lost before it: least squares from layer to layer."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bonsai_core import evaluation
+from bonsai_core.blocks import Blocks
+from bonsai_core.config import ModelSource
+from bonsai_core.correction import Streams, correct
+from bonsai_core.errors import Stopped
+from bonsai_core.events import GoOn, regardless
+from bonsai_core.gates import Gate, gates_of
+from bonsai_core.models import LoadedModel, load
+from bonsai_core.refit import repaired
+from bonsai_core.second_moments import SecondMoments, gather
+from bonsai_core.shelf import Shelf
+
+SEQUENCES = torch.randint(0, 256, (40, 40), generator=torch.Generator().manual_seed(0))
+DAMPING = 1e-3
+
+
+@pytest.fixture(autouse=True)
+def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(evaluation._TOKENS_PER_FORWARD, "cpu", 400)
+
+
+class Case:
+    """A model that lacks some units of some gates, repaired gate by gate without correction."""
+
+    def __init__(self, folder: Path, scratch: Path, lacking: Callable[[Gate], bool]) -> None:
+        self.loaded: LoadedModel = load(ModelSource(source=str(folder)), torch.device("cpu"))
+        self.gates = gates_of(self.loaded.model, self.loaded.family, self.loaded.widths)
+        self.scratch = scratch
+        self.dense = copy.deepcopy(self.loaded.model)
+        self.moments: SecondMoments = gather(self.blocks("start"), self.gates, scratch / "moments")
+        self.gone = {
+            gate.name: gate.gone(np.arange(gate.units // 2 if lacking(gate) else 0))
+            for gate in self.gates
+        }
+        for gate in self.gates:
+            if self.gone[gate.name].any():
+                new = repaired(
+                    self.moments.weight(gate),
+                    self.moments.of(gate),
+                    self.gone[gate.name],
+                    DAMPING,
+                )
+                gate.output.weight.data.copy_(new)
+        self.repaired = [gate.output.weight.clone() for gate in self.gates]
+
+    @property
+    def backbone(self) -> nn.Module:
+        backbone: nn.Module = self.loaded.model.get_submodule(self.loaded.family.backbone)
+        return backbone
+
+    def blocks(self, name: str) -> Blocks:
+        layers: Any = self.loaded.model.get_submodule(self.loaded.family.layers)
+        return Blocks(self.backbone, layers, SEQUENCES, Shelf(self.scratch / name))
+
+    def correct(self, factor: float = 1.0, go_on: GoOn = regardless) -> None:
+        streams = Streams(
+            self.blocks("before"), self.blocks("after"), Shelf(self.scratch / "within"), factor
+        )
+        correct(self.gates, self.gone, self.moments, streams, DAMPING, go_on)
+
+    @torch.inference_mode()
+    def error(self) -> float:
+        """Mean squared error of the states before the last norm, on the calibration text."""
+        last = self.loaded.family.layers
+        found = []
+        for model in (self.dense, self.loaded.model):
+            heard: list[Tensor] = []
+            handle = model.get_submodule(last)[-1].register_forward_hook(
+                lambda _m, _i, out, heard=heard: heard.append(
+                    out[0] if isinstance(out, tuple) else out
+                )
+            )
+            model.get_submodule(self.loaded.family.backbone)(input_ids=SEQUENCES, use_cache=False)
+            handle.remove()
+            found.append(heard[0])
+        return (found[0] - found[1]).square().mean().item()
+
+
+def everywhere(gate: Gate) -> bool:
+    return True
+
+
+@pytest.fixture
+def tiny(saved_model: Callable[..., Path]) -> Path:
+    return saved_model(layers=3)
+
+
+def test_where_nothing_goes_nothing_changes(tiny: Path, tmp_path: Path) -> None:
+    case = Case(tiny, tmp_path, lambda _: False)
+    case.correct()
+    pairs = zip(case.gates, case.repaired, strict=True)
+    assert all(torch.equal(gate.output.weight, weight) for gate, weight in pairs)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_the_first_gate_has_nothing_to_make_up_for(tiny: Path, tmp_path: Path, layer: int) -> None:
+    case = Case(tiny, tmp_path, lambda gate: gate.layer >= layer)
+    case.correct()
+    for gate, weight in zip(case.gates, case.repaired, strict=True):
+        same = torch.allclose(gate.output.weight, weight, rtol=1e-3, atol=1e-4)
+        assert same == (gate.layer < layer or gate.name == f"{layer}.attention"), gate.name
+
+
+def test_columns_that_go_stay_zero_and_gates_that_lack_none_are_corrected_too(
+    tiny: Path, tmp_path: Path
+) -> None:
+    case = Case(tiny, tmp_path, lambda gate: gate.name in ("0.mlp", "2.attention"))
+    case.correct()
+    for gate, weight in zip(case.gates, case.repaired, strict=True):
+        assert not gate.output.weight[:, case.gone[gate.name]].any()
+        assert torch.equal(gate.output.weight, weight) == (gate.name == "0.attention")
+
+
+@torch.inference_mode()
+def states_at(model: Any, path: str) -> Tensor:
+    """What enters a module, over all sequences; [tokens, C] float64."""
+    heard: list[Tensor] = []
+    handle = model.get_submodule(path).register_forward_pre_hook(
+        lambda _m, inputs: heard.append(inputs[0])
+    )
+    model(SEQUENCES)
+    handle.remove()
+    return heard[0].flatten(0, -2).double()
+
+
+@pytest.mark.parametrize(
+    ("gate", "output", "stream"),
+    [
+        ("1.attention", "self_attn.o_proj", "input_layernorm"),
+        ("1.mlp", "mlp.down_proj", "post_attention_layernorm"),
+    ],
+)
+def test_a_gate_is_the_least_squares_answer_for_what_its_stream_lacks(
+    tiny: Path, tmp_path: Path, gate: str, output: str, stream: str
+) -> None:
+    case = Case(tiny, tmp_path, everywhere)
+    case.correct()
+    layer = "model.layers.1."
+    lack = states_at(case.dense, layer + stream) - states_at(case.loaded.model, layer + stream)
+    old = case.dense.get_submodule(layer + output).weight.double()
+    wanted = states_at(case.dense, layer + output) @ old.T + lack
+    kept = ~case.gone[gate]
+    inputs = states_at(case.loaded.model, layer + output)[:, kept]
+    ridge = DAMPING * inputs.square().sum(0).mean().sqrt() ** 2
+    rows = torch.cat([inputs, ridge.sqrt() * torch.eye(int(kept.sum()), dtype=torch.float64)])
+    right = torch.cat([wanted, ridge.sqrt() * old[:, kept].T])
+    answer = torch.linalg.lstsq(rows, right).solution.T
+    new = case.loaded.model.get_submodule(layer + output).weight[:, kept].double()
+    assert torch.allclose(new, answer, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings", "factor"),
+    [
+        ("LlamaForCausalLM", {"attention_bias": True, "mlp_bias": True}, 1.0),
+        ("Phi3ForCausalLM", {}, 1.0),
+        ("GraniteForCausalLM", {}, 0.8),
+        ("GPT2LMHeadModel", {}, 1.0),
+        ("OPTForCausalLM", {}, 1.0),
+        ("GPTNeoXForCausalLM", {}, 1.0),
+        ("FalconForCausalLM", {}, 1.0),
+        ("BloomForCausalLM", {}, 1.0),
+        ("StableLmForCausalLM", {"use_parallel_residual": True}, 1.0),
+        ("MixtralForCausalLM", {}, 1.0),
+    ],
+)
+def test_the_stream_comes_closer_to_the_dense_one(
+    saved_model: Callable[..., Path],
+    tmp_path: Path,
+    architecture: str,
+    settings: dict[str, Any],
+    factor: float,
+) -> None:
+    case = Case(saved_model(architecture, layers=3, **settings), tmp_path, everywhere)
+    config = case.loaded.model.config.to_dict()
+    assert config.get(case.loaded.family.outputs_factor, 1.0) == factor
+    before = case.error()
+    case.correct(factor)
+    assert case.error() < 0.95 * before
+
+
+def test_a_run_can_be_stopped_between_two_passes(tiny: Path, tmp_path: Path) -> None:
+    case = Case(tiny, tmp_path, everywhere)
+    asked = 0
+
+    def go_on() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 20:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        case.correct(go_on=go_on)
+    logits = case.loaded.model(SEQUENCES[:1]).logits  # no hook is left behind
+    assert torch.isfinite(logits).all()
