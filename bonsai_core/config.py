@@ -41,6 +41,7 @@ PRESETS: dict[Preset, dict[str, Any]] = {
         "recipe": "random_masks",
         "prior": Prior.WANDA,
         "utility": "perplexity",
+        "own_text": 0.0,
         "refit": False,
     },
     Preset.STATISTICS: {
@@ -159,6 +160,10 @@ class Pruning(_Frozen):
     improvements: Annotated[int, Field(ge=0, le=100)] = 3
     """`measured_damage`: rounds that move width from layers that need it less to others."""
 
+    own_text: Annotated[float, Field(ge=0, le=0.9)] = 0.25
+    """Share of the calibration sequences that the dense model writes itself, so that the result
+    holds up on more than the given text; `paper`: none."""
+
     samples_per_mask: Annotated[int | None, Field(ge=1, le=4096)] = None
     """Sequences of the calibration batch that trials are measured on; the statistics are taken
     from the others, if there are any. null: all for `random_masks`, else 4, a quarter at most."""
@@ -229,9 +234,34 @@ class PruneRequest(_Frozen):
         return self
 
     @property
+    def own_samples(self) -> int:
+        """Sequences of the calibration batch that the model writes itself."""
+        return min(self.calibration.samples - 1, self._own_share_of(self.calibration.samples))
+
+    @property
+    def given_samples(self) -> int:
+        """Sequences of the calibration batch that are of the given text."""
+        return self.calibration.samples - self.own_samples
+
+    @property
     def trial_samples(self) -> int:
         """Sequences of the calibration batch that trials are measured on."""
         asked, samples = self.pruning.samples_per_mask, self.calibration.samples
         if asked is not None:
             return asked
         return samples if self.pruning.recipe == "random_masks" else max(1, min(4, samples // 4))
+
+    @property
+    def trial_own_samples(self) -> int:
+        """Those of them that the model writes itself."""
+        share = min(self.own_samples, self._own_share_of(self.trial_samples))
+        needed = self.trial_samples - self.given_samples
+        return min(max(share, needed), self.trial_samples - 1)
+
+    @property
+    def trial_given_samples(self) -> int:
+        """Those of them that are of the given text."""
+        return self.trial_samples - self.trial_own_samples
+
+    def _own_share_of(self, sequences: int) -> int:
+        return round(self.pruning.own_text * sequences)

@@ -107,9 +107,9 @@ def save(
             "before": perplexity_before,
             "after": records[-1].perplexity,
             "protocol": {
-                "text": "the last sequences of the calibration batch, which the run has seen",
+                "text": "the last sequences of the calibration text, which the run has seen",
                 "tokens_sha256": calibration_sha256,
-                "windows": request.trial_samples,
+                "windows": request.trial_given_samples,
                 "window": request.calibration.sequence_length,
                 "overlap": 0,
                 "special_tokens": False,

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from bonsai_core import elimination, events, second_moments
+from bonsai_core.batch import batch_of
 from bonsai_core.blocks import Blocks
-from bonsai_core.calibration import calibration_batch, digest_of
 from bonsai_core.config import Prior, PruneRequest
 from bonsai_core.correction import Streams, correct
 from bonsai_core.errors import Stopped, UnreachableTargetError
@@ -121,7 +121,7 @@ def prune(
         records=rounds,
         perplexity_before=run.perplexity_before,
         utilities=(run.utilities_before, after),
-        calibration_sha256=run.calibration_sha256,
+        calibration_sha256=run.batch.sha256,
         non_embedding_before=run.total,
     )
     listener(events.ModelSaved(str(output), saved.parameters, saved.sparsity))
@@ -191,17 +191,10 @@ class _Run:
         self.prior: Tensors | None = None
         self.removed = 0
         self.masks_evaluated = 0
-        batch = calibration_batch(request.calibration, self.loaded.tokenizer, request.pruning.seed)
-        self.calibration_sha256 = digest_of(batch)
-        sequences = batch.to(place.device)
-        # Trials are measured on text that the statistics have not seen, if there is enough.
-        self.tried = sequences[-request.trial_samples :]
-        self.listened = sequences[: -request.trial_samples]
-        if not len(self.listened):
-            self.listened = sequences
+        self.batch = batch_of(self.loaded, request, self.go_on)
         live = LiveModel(self.loaded.model, self.loaded.family, self.loaded.tokenizer, place.device)
-        self.mixture = mixture_of(live, self.tried, request.pruning.utilities, utilities)
-        self.bench = Bench(self.gates, self._blocks(self.tried), self.mixture)
+        self.mixture = mixture_of(live, self.batch.tried, request.pruning.utilities, utilities)
+        self.bench = Bench(self.gates, self._blocks(self.batch.tried), self.mixture)
         ledger.open(self._fingerprint())
         self.perplexity_before = self._perplexity()
         self.utilities_before = self.mixture.measure_each(self.go_on)
@@ -240,7 +233,7 @@ class _Run:
         if self.recipe.prior is Prior.ELIMINATION:
             return self._elimination()
         backbone = self._backbone()
-        statistics = column_statistics(backbone, self.gates, self.listened, self.go_on)
+        statistics = column_statistics(backbone, self.gates, self.batch.listened, self.go_on)
         random = generator(self.request.pruning.seed, number, "prior")
         found = {}
         for gate, columns in zip(self.gates, statistics, strict=True):
@@ -266,7 +259,9 @@ class _Run:
     def _moments(self) -> second_moments.SecondMoments:
         """Of the model as it is cut; taken when first needed, before any plan is in place."""
         if self.bench.moments is None:
-            blocks = self._blocks(self.listened, Shelf(self.scratch / "states", self.loaded.device))
+            blocks = self._blocks(
+                self.batch.listened, Shelf(self.scratch / "states", self.loaded.device)
+            )
             self.bench.moments = second_moments.gather(blocks, self.gates, self.scratch, self.go_on)
         return self.bench.moments
 
@@ -340,8 +335,8 @@ class _Run:
         family, device = self.loaded.family, self.loaded.device
         factor = family.outputs_factor and getattr(self.loaded.model.config, family.outputs_factor)
         streams = Streams(
-            self._blocks(self.listened, Shelf(self.scratch / "before", device)),
-            self._blocks(self.listened, Shelf(self.scratch / "after", device)),
+            self._blocks(self.batch.listened, Shelf(self.scratch / "before", device)),
+            self._blocks(self.batch.listened, Shelf(self.scratch / "after", device)),
             Shelf(self.scratch / "within", device),
             factor or 1.0,
         )
@@ -402,7 +397,7 @@ class _Run:
             )
 
     def _perplexity(self) -> float:
-        nll = mean_nll(self.loaded.model, self.loaded.family, self.tried, self.go_on)
+        nll = mean_nll(self.loaded.model, self.loaded.family, self.batch.given, self.go_on)
         return perplexity_of(nll)
 
     def _goal(self) -> int:
@@ -445,7 +440,7 @@ class _Run:
             "algorithm": ALGORITHM,
             "model": self.loaded.digest,
             "dtype": str(self.loaded.dtype),
-            "calibration": self.calibration_sha256,
+            "calibration": self.batch.sha256,
             "target": self.request.target.model_dump(mode="json"),
             "pruning": self.request.pruning.model_dump(mode="json"),
             "utility_inputs": self.mixture.inputs,

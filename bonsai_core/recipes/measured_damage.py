@@ -25,22 +25,24 @@ Floats = NDArray[np.float64]
 DAMPINGS = (1e-4, 1e-3, 1e-2, 1e-1)
 """Tried in the last round."""
 
-PROBE = 1 / 16
+PROBE = 1 / 12
 """Share of an MLP's channels by which a trial differs from the plan."""
 
 STEEPNESS = 2.0
 """How fast the cost of a gate's next unit grows with what is gone already, as a power: with s the
 measured cost relative to the median, a width's loss changes by the factor s^(-1/STEEPNESS)."""
 
-MOST_CHANGE = 1.5
-"""A round changes the loss of a gate by this factor at most."""
+MOST_CHANGE = 1.4
+"""A round changes the loss of a gate by this factor at most: what was measured is local."""
+
+MOST_GONE = 5 / 6
+"""Of a gate's channels, unless the target cannot be met otherwise."""
+
+TINY = 1e-30
 
 NEVER_BACK, NEVER_GONE = 0.0, 1e30
 """Costs of units so far from the plan that nothing was measured about them: they stay as they are
 unless the target cannot be met otherwise."""
-
-LEAST_COST = 0.01
-"""Of a gate's unit, relative to the median of the channels measured."""
 
 SPLITS = 9
 """Plans tried at most where all layers get the same widths."""
@@ -192,25 +194,34 @@ def _costs(situation: Situation, probes: Sequence[Probe], utilities: Floats) -> 
         for _, cost in found
         if shape.kind is not GateKind.ATTENTION
     ]
-    # Noise may make a loss look like a gain; a gate that costs nothing still costs something.
-    least = LEAST_COST * max(float(np.median(channels)), 0.0) if channels else 0.0
+    # Noise may make a loss look like a gain, and there is always a scale.
+    usual = max(float(np.median(channels)), TINY) if channels else TINY
     return [
-        _curve(shape, len(plan), [(count, max(cost, least)) for count, cost in found])
+        _curve(shape, len(plan), [(count, cost / usual) for count, cost in found])
         for shape, plan, found in zip(situation.shapes, situation.plan, measured, strict=True)
     ]
 
 
 def _curve(shape: GateShape, count: int, found: Sequence[tuple[int, float]]) -> Floats:
-    """Costs of a gate's units by rank, from those that were measured beside `count`."""
+    """Costs of a gate's units by rank, from those that were measured beside `count`.
+
+    Args:
+        shape: of the gate.
+        count: units that the plan takes.
+        found: other numbers of units, and what each of the units between costs per parameter,
+            relative to what channels usually cost.
+    """
     ranks = np.arange(1, shape.units + 1, dtype=np.float64)
     costs = np.where(ranks <= count, NEVER_BACK, NEVER_GONE)
     if shape.kind is not GateKind.MLP:
         for other, cost in found:
             between = (ranks > min(count, other)) & (ranks <= max(count, other))
-            costs[between] = cost * HYSTERESIS if other > count else cost / HYSTERESIS
+            costs[between] = max(cost, 0) * (HYSTERESIS if other > count else 1 / HYSTERESIS)
         return np.maximum.accumulate(costs)
     for other, cost in found:
         centre = (count + other) / 2
-        near = (ranks > centre / MOST_CHANGE) & (ranks <= max(centre, other) * MOST_CHANGE)
-        costs[near] = cost * (ranks[near] / centre) ** STEEPNESS
+        limited = min(max(cost, MOST_CHANGE**-STEEPNESS), MOST_CHANGE**STEEPNESS)
+        most = min(max(centre, other) * MOST_CHANGE, max(count, MOST_GONE * shape.units))
+        near = (ranks > centre / MOST_CHANGE) & (ranks <= most)
+        costs[near] = limited * (ranks[near] / centre) ** STEEPNESS
     return np.maximum.accumulate(costs)

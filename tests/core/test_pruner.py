@@ -17,9 +17,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bonsai_core import events
+from bonsai_core.batch import batch_of
 from bonsai_core.blocks import Blocks
 from bonsai_core.calibration import calibration_batch
 from bonsai_core.config import DType, Layout, ModelSource, Prior, PruneRequest, Pruning
+from bonsai_core.correction import Streams, correct
 from bonsai_core.errors import (
     BrokenNumericsError,
     InputsChangedError,
@@ -42,6 +44,7 @@ from bonsai_core.recipes.registry import FACTORIES
 from bonsai_core.recipes.statistics_only import StatisticsOnly, equal_shares
 from bonsai_core.refit import repaired
 from bonsai_core.second_moments import gather
+from bonsai_core.shelf import Shelf
 from bonsai_core.surgery import cut
 from tests.core.conftest import contents
 from tests.tiny_models import tiny_model, tiny_text
@@ -94,12 +97,13 @@ def test_a_pruned_model_is_smaller_and_worth_what_the_run_says(
     before = result.non_embedding_parameters_before
     assert removed == before - result.non_embedding_parameters
     assert result.sparsity == pytest.approx(removed / before)
-    tokens = calibration_batch(request.calibration, tokenizer, request.pruning.seed)
-    nll = mean_nll(again, family, tokens[-request.trial_samples :])
+    source = request.calibration.model_copy(update={"samples": request.given_samples})
+    tokens = calibration_batch(source, tokenizer, request.pruning.seed)
+    nll = mean_nll(again, family, tokens[-request.trial_given_samples :])
     assert perplexity_of(nll) == pytest.approx(result.perplexity, rel=1e-5)
-    if "nll" in result.utilities:
+    if "nll" in result.utilities and not request.trial_own_samples:
         assert result.utilities["nll"] == pytest.approx(-nll, rel=1e-5)
-    else:
+    if "kl" in result.utilities:
         assert result.utilities_before["kl"] == pytest.approx(0, abs=1e-6)
         assert result.utilities["kl"] < 0
 
@@ -201,19 +205,23 @@ def test_the_result_is_the_dense_model_cut_and_repaired_whatever_was_tried_on_th
     loaded = load(request.model, CPU)
     gates = gates_of(loaded.model, loaded.family, loaded.widths)
     # Statistics come from the sequences that trials do not see.
-    tokens = calibration_batch(request.calibration, loaded.tokenizer, request.pruning.seed)[:-1]
+    tokens = batch_of(loaded, request).listened
     layers = loaded.model.get_submodule(loaded.family.layers)
-    blocks = Blocks(loaded.model.get_submodule(loaded.family.backbone), layers, tokens)
-    moments = gather(blocks, gates, tmp_path / "moments")
-    damping = told["rounds"][-1]["damping"]
+    backbone = loaded.model.get_submodule(loaded.family.backbone)
+    moments = gather(Blocks(backbone, layers, tokens), gates, tmp_path / "moments")
+    damping, gone = told["rounds"][-1]["damping"], {}
     for gate in gates:
         units = np.setdiff1d(np.arange(gate.units), told["kept"][gate.name])
-        gone = torch.zeros(gate.output.in_features, dtype=torch.bool)
-        gone[gate.columns_of(units)] = True
-        weight = gate.output.weight
-        if len(units):
-            weight = repaired(weight, moments.of(gate), gone, damping)[:, ~gone]
-        cut(gate, units)
+        gone[gate.name] = gate.gone(units)
+        weight = moments.weight(gate)
+        new = repaired(weight, moments.of(gate), gone[gate.name], damping)
+        gate.output.weight.data.copy_(new if len(units) else weight)
+    if loaded.family.adds_outputs:
+        blocks = [Blocks(backbone, layers, tokens) for _ in range(2)]
+        correct(gates, gone, moments, Streams(*blocks, Shelf(tmp_path / "within")), damping)
+    for gate in gates:
+        weight = gate.output.weight[:, ~gone[gate.name]]
+        cut(gate, np.setdiff1d(np.arange(gate.units), told["kept"][gate.name]))
         gate.output.weight.data = weight
     again, _, _ = load_saved(ModelSource(source=str(tmp_path / "out")), CPU)
     with torch.inference_mode():
@@ -464,6 +472,7 @@ def test_the_scratch_folder_is_empty_afterwards(
     scratch, used = tmp_path / "scratch", 0
     scratch.mkdir()
     until = StopAfter(times)
+    request = request_for(saved_model(), **BEST, own_text=0.0)
 
     def stop() -> bool:
         nonlocal used
@@ -471,7 +480,7 @@ def test_the_scratch_folder_is_empty_afterwards(
         return until()
 
     try:
-        run(request_for(saved_model(), **BEST), tmp_path / "out", stop=stop, scratch=scratch)
+        run(request, tmp_path / "out", stop=stop, scratch=scratch)
     except Stopped:
         assert times < 1_000_000
     assert (used > 0) == (times > 0)

@@ -1,0 +1,78 @@
+"""Text that the model writes itself, for calibration beyond the text that was given.
+
+A repair fits the calibration text and pays for it elsewhere. What a model says of its own accord
+is spread over all that it was trained on, so a share of it in the calibration keeps the result from
+forgetting the rest. Sampling from a random first token on is the data-free calibration of LLM-QAT
+(arXiv 2305.17888, section 2.1); forward passes only.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bonsai_core.events import GoOn, regardless
+from bonsai_core.models import LoadedModel, logits_of
+
+SEQUENCES_AT_ONCE = 32
+"""Written side by side: their keys and values are in memory together."""
+
+
+@torch.inference_mode()
+def written(
+    loaded: LoadedModel,
+    count: int,
+    length: int,
+    random: np.random.Generator,
+    go_on: GoOn = regardless,
+) -> Tensor:
+    """Sequences sampled from the model, at temperature 1, each from a first token of its own.
+
+    Args:
+        loaded: the dense model.
+        count: N, how many.
+        length: S, tokens of each.
+        random: the run's generator for them.
+        go_on: called before each forward pass.
+
+    Returns:
+        [N, S] int64 token ids on the model's device.
+    """
+    sizes = [SEQUENCES_AT_ONCE] * (count // SEQUENCES_AT_ONCE) + [count % SEQUENCES_AT_ONCE]
+    parts = [_side_by_side(loaded, size, length, random, go_on) for size in sizes if size]
+    empty = torch.empty((0, length), dtype=torch.int64, device=loaded.device)
+    return torch.cat([empty, *parts])
+
+
+def _side_by_side(
+    loaded: LoadedModel, count: int, length: int, random: np.random.Generator, go_on: GoOn
+) -> Tensor:
+    backbone: Any = loaded.model.get_submodule(loaded.family.backbone)
+    logits = logits_of(loaded.model, loaded.family)
+    vocabulary = min(len(loaded.tokenizer), loaded.model.get_output_embeddings().weight.shape[0])
+    first = random.integers(vocabulary, size=(count, 1))
+    tokens = [torch.from_numpy(first).to(loaded.device)]
+    past = None
+    for _ in range(length - 1):
+        go_on()
+        found = backbone(input_ids=tokens[-1], past_key_values=past, use_cache=True)
+        past = found.past_key_values
+        next_logits = logits(found.last_hidden_state[:, -1])[:, :vocabulary]
+        tokens.append(_sampled(next_logits, random.random((count, 1))))
+    return torch.cat(tokens, dim=1)
+
+
+def _sampled(logits: Tensor, uniform: np.ndarray) -> Tensor:
+    """A token of each row by its probability; [N, 1] int64."""
+    shares = torch.softmax(logits, dim=1).double().cumsum(dim=1)
+    places = torch.from_numpy(uniform).to(logits.device) * shares[:, -1:]
+    return torch.searchsorted(shares, places, right=True).clamp_max(logits.shape[1] - 1)
+
+
+def mixed(given: Tensor, own: Tensor) -> Tensor:
+    """Sequences [N, S] of two kinds in one order: every part of it has its share of both."""
+    places = torch.cat(
+        [(torch.arange(len(kind)) + 0.5) / max(1, len(kind)) for kind in (given, own)]
+    )
+    return torch.cat([given, own])[torch.argsort(places, stable=True).to(given.device)]
