@@ -88,12 +88,15 @@ def run(
     account = Account.opened(work / "spending.json")
     model = work / "model"
     shutil.rmtree(model, ignore_errors=True)
-    spent = account.before
+    spent, wrote = account.before, False
     with Meter(layers, device) as meter:
 
         def listen(event: events.Event) -> None:
-            nonlocal spent
-            if isinstance(event, events.ModelLoaded):
+            nonlocal spent, wrote
+            if isinstance(event, events.OwnTextStarted):
+                wrote = True
+                meter.restart_clocks()
+            elif isinstance(event, events.ModelLoaded) and not wrote:
                 meter.restart_clocks()
             elif isinstance(event, events.RoundFinished):
                 spent = account.note(meter.spent(), event.round)

@@ -33,10 +33,11 @@ from bonsai_core.pruner import prune
 
 INFERENCE = "inference"
 PRESETS = ("best", "statistics", "paper")
-LOADING = "loading, dense model measured"
+LOADING = "loading"
 TRIALS = "trials"
 PHASES = {
-    events.ModelLoaded: LOADING,
+    events.OwnTextStarted: LOADING,
+    events.ModelLoaded: "own text written, dense model measured",
     events.RoundStarted: "statistics, prior, proposals",
     events.MaskEvaluated: TRIALS,
     events.RoundFinished: "decisions, repair, cut",
@@ -60,7 +61,8 @@ class Phases:
 
     def hear(self, event: events.Event) -> None:
         """End the phase that ends with this event."""
-        self.end(PHASES[type(event)])
+        first = not self.seconds  # a run that writes nothing tells of loading and measuring at once
+        self.end(LOADING if first else PHASES[type(event)])
 
     def end(self, name: str) -> None:
         """End a phase; the next begins."""

@@ -160,7 +160,7 @@ class Pruning(_Frozen):
     improvements: Annotated[int, Field(ge=0, le=100)] = 3
     """`measured_damage`: rounds that move width from layers that need it less to others."""
 
-    own_text: Annotated[float, Field(ge=0, le=0.9)] = 0.25
+    own_text: Annotated[float, Field(ge=0, le=0.9)] = 0.125
     """Share of the calibration sequences that the dense model writes itself, so that the result
     holds up on more than the given text; `paper`: none."""
 

@@ -5,6 +5,14 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class OwnTextStarted:
+    """The model is in memory, and writes its share of the calibration text, token by token."""
+
+    sequences: int
+    sequence_length: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelLoaded:
     """The model and the calibration batch are in memory."""
 
@@ -71,7 +79,15 @@ class ModelSaved:
     sparsity: float
 
 
-Event = ModelLoaded | RoundStarted | MaskEvaluated | RoundFinished | SaveStarted | ModelSaved
+Event = (
+    OwnTextStarted
+    | ModelLoaded
+    | RoundStarted
+    | MaskEvaluated
+    | RoundFinished
+    | SaveStarted
+    | ModelSaved
+)
 Listener = Callable[[Event], None]
 """Called in the thread of the run, between forward passes; what it raises ends the run."""
 

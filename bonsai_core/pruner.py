@@ -185,12 +185,16 @@ class _Run:
         self.parameters_before = parameters(self.loaded.model)
         self.total = non_embedding_parameters(self.loaded.model)
         self._require_room_to_trim()
-        self.plan = nothing(self.dense_shapes)
+        self.plan: Sequence[Units] = nothing(self.dense_shapes)
+        self.earlier: list[Sequence[Units]] = []
         self.plan_damping: float | None = None
         self.weights: Tensors = {}
         self.prior: Tensors | None = None
         self.removed = 0
         self.masks_evaluated = 0
+        if request.own_samples:
+            length = request.calibration.sequence_length
+            listener(events.OwnTextStarted(request.own_samples, length))
         self.batch = batch_of(self.loaded, request, self.go_on)
         live = LiveModel(self.loaded.model, self.loaded.family, self.loaded.tokenizer, place.device)
         self.mixture = mixture_of(live, self.batch.tried, request.pruning.utilities, utilities)
@@ -273,6 +277,7 @@ class _Run:
             plan=self.plan,
             goal=self._goal() - self.removed,
             total=self.total,
+            earlier=self.earlier,
         )
 
     def _shapes(self) -> list[GateShape]:
@@ -302,21 +307,28 @@ class _Run:
 
     def _put_plan_in_place(self) -> None:
         """The plan of the rounds before, where there is one; resuming has not done so yet."""
-        if any(len(units) for units in self.plan):
+        if self._planned():
             self._moments()
             self.bench.put_in_place(Trial(self.plan, self.plan_damping))
 
+    def _take_over(self, plan: Sequence[Units], damping: float | None) -> None:
+        if self._planned():
+            self.earlier.append(self.plan)
+        self.plan, self.plan_damping = plan, damping
+
+    def _planned(self) -> bool:
+        return any(len(units) for units in self.plan)
+
     def _plan(self, number: int, decision: Decision) -> RoundRecord:
         """Take a plan over as where the next round starts from."""
-        self.plan, self.plan_damping = list(decision.absent), decision.damping
+        self._take_over(list(decision.absent), decision.damping)
         self._put_plan_in_place()
         self.weights = {}
         return self._record(number, decision)
 
     def _cut(self, number: int, decision: Decision) -> RoundRecord:
         """Cut what was decided, repaired if asked for."""
-        planned = any(len(units) for units in self.plan)
-        if decision.damping is not None or planned:
+        if decision.damping is not None or self._planned():
             self._moments()
             self.bench.put_in_place(Trial(decision.absent, decision.damping))
         if decision.damping is not None and self._adds_outputs():
@@ -348,7 +360,7 @@ class _Run:
         if record.cut:
             self._apply(record, self.ledger.weights(record.number))
         else:
-            self.plan, self.plan_damping = self._positions(record), record.damping
+            self._take_over(self._positions(record), record.damping)
 
     def _apply(self, record: RoundRecord, weights: Tensors) -> None:
         """Cut for good."""
@@ -356,7 +368,7 @@ class _Run:
             self.removed += cut(gate, units)
             if gate.name in weights:
                 gate.output.weight.data.copy_(weights[gate.name])
-        self.plan, self.prior = nothing(self._shapes()), None
+        self.plan, self.earlier, self.prior = nothing(self._shapes()), [], None
         self.bench.clear()
         self.loaded.streaming.place()
 

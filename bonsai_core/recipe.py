@@ -33,6 +33,8 @@ class Situation:
     """Parameters that still have to be cut to meet the target."""
     total: int
     """Non-embedding parameters of the dense model."""
+    earlier: Sequence[Sequence[Units]] = ()
+    """The plans before `plan`, since the last cut; the first one first."""
 
 
 @dataclass(frozen=True, slots=True)

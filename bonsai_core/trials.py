@@ -1,6 +1,6 @@
 """Trying sub-models on a live model: the plan that is in place, and small changes of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -15,6 +15,9 @@ from bonsai_core.recipe import Trial
 from bonsai_core.refit import repaired
 from bonsai_core.second_moments import SecondMoments
 from bonsai_core.utilities.mixture import Mixture
+
+SWAPPED_AT_MOST = 8
+"""Gates whose projections a trial may hold a second time; one that changes more takes the place."""
 
 
 class Bench:
@@ -47,17 +50,10 @@ class Bench:
         self.moments = None
         self._blocks.forget()
 
-    @torch.inference_mode()
     def put_in_place(self, trial: Trial) -> None:
         """Make the model lack these units until `clear`; trials are then changes of this."""
         changed = self._changed(trial)
-        if not changed:
-            return
-        for number in changed:
-            wanted = (trial.absent[number], trial.damping)
-            self._gates[number].output.weight.data.copy_(self._weight(number, *wanted))
-            self._place[number] = wanted
-        self._blocks.forget()
+        self._put({number: (trial.absent[number], trial.damping) for number in changed})
 
     def measure(self, trial: Trial, go_on: GoOn = regardless) -> float:
         """The utility of a sub-model; the plan stays in place."""
@@ -67,10 +63,29 @@ class Bench:
         changed = self._changed(trial)
         if not changed:
             return self._mixture.measure(go_on)
+        if len(changed) > SWAPPED_AT_MOST:
+            return self._measure_in_place(changed, trial, go_on)
         # What comes before the first change is run once for all trials that leave it alone.
         self._blocks.advance(min(self._gates[number].layer for number in changed), go_on)
         with self._swapped(changed, trial):
             return self._mixture.measure(go_on, forward=self._blocks.forward)
+
+    def _measure_in_place(self, changed: Sequence[int], trial: Trial, go_on: GoOn) -> float:
+        """Without a second copy of the projections, which swapping would hold."""
+        before = {number: self._place[number] for number in changed}
+        try:
+            self.put_in_place(trial)
+            return self._mixture.measure(go_on)
+        finally:
+            self._put(before)
+
+    @torch.inference_mode()
+    def _put(self, places: Mapping[int, tuple[Units, float | None]]) -> None:
+        for number, wanted in places.items():
+            self._gates[number].output.weight.data.copy_(self._weight(number, *wanted))
+            self._place[number] = wanted
+        if places:
+            self._blocks.forget()
 
     def weights(self) -> dict[str, Tensor]:
         """The projections in place, without the columns that go, by gate; none without repair."""

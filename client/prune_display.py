@@ -17,6 +17,7 @@ from bonsai_core.events import (
     MaskEvaluated,
     ModelLoaded,
     ModelSaved,
+    OwnTextStarted,
     RoundFinished,
     RoundStarted,
 )
@@ -54,6 +55,8 @@ class PruneDisplay:
     def hear(self, event: Event) -> None:
         """Show an event."""
         match event:
+            case OwnTextStarted():
+                self._bars.update(self._rounds, description="the model writes calibration text")
             case ModelLoaded():
                 self._loaded(event)
             case RoundStarted():

@@ -27,6 +27,8 @@ class Reporter:
     def __call__(self, event: events.Event) -> None:
         """See `bonsai_core.events.Listener`."""
         match event:
+            case events.OwnTextStarted():
+                self._tell("own_text_started", event)
             case events.ModelLoaded():
                 self._show(
                     stage=Stage.PRUNING,

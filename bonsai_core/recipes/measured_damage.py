@@ -2,8 +2,9 @@
 
 The first round takes equal shares of every layer. Each further round changes one gate at a time, a
 little, at the plan so far, and measures what that does to the utility: a layer whose loss hurts
-more than others' gets some of its width back, at the cost of those that hurt less. The last round
-tries dampings for the repair of the plan that was found, and cuts.
+more than others' gets some of its width back, at the cost of those that hurt less. What is measured
+on few tokens misleads now and then, so the plans of all rounds are tried side by side, and the best
+one is taken. The last round tries dampings for its repair, and cuts.
 """
 
 from collections.abc import Sequence
@@ -95,7 +96,7 @@ class MeasuredDamage:
         self.prior = pruning.prior
 
     def rounds(self, goal: int, total: int) -> int:  # noqa: ARG002
-        """See `Recipe.rounds`: equal shares, the improvements, the repair."""
+        """See `Recipe.rounds`: equal shares, the improvements, the choice, the repair."""
         return self._last
 
     def propose(self, situation: Situation) -> Sequence[Trial]:
@@ -105,7 +106,10 @@ class MeasuredDamage:
         if situation.round >= self._last:
             dampings = DAMPINGS if self._pruning.refit else [None]
             return [Trial(situation.plan, damping) for damping in dampings]
-        if self._pruning.layout is Layout.UNIFORM:
+        if situation.round == self._last - 1 and not self._is_uniform:
+            plans = [situation.plan, *reversed(situation.earlier)]
+            return [Trial(plan, self._damping) for plan in plans]
+        if self._is_uniform:
             return [Trial(plan, self._damping) for plan in self._splits(situation)]
         return ProbeTrials(situation, self._probes(situation), self._damping)
 
@@ -130,10 +134,13 @@ class MeasuredDamage:
         return self._pruning.damping if self._pruning.refit else None
 
     @property
+    def _is_uniform(self) -> bool:
+        return self._pruning.layout is Layout.UNIFORM
+
+    @property
     def _last(self) -> int:
         # Equal widths leave one thing to find: how attention and MLPs share.
-        uniform = self._pruning.layout is Layout.UNIFORM
-        return 2 + (1 if uniform else self._pruning.improvements)
+        return 3 if self._is_uniform else 3 + self._pruning.improvements
 
     def _splits(self, situation: Situation) -> list[list[Units]]:
         """Plans of equal widths that differ in how many attention units go."""
