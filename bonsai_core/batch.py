@@ -19,8 +19,8 @@ class Batch:
 
     Attributes:
         listened: for statistics and repairs.
-        tried: for trials; not among those listened to, if there are enough.
-        given: those of `tried` that are of the given text.
+        tried: for trials, their beginnings; not among those listened to, if there are enough.
+        given: those of them that are of the given text, whole.
         sha256: of all that are of the given text.
     """
 
@@ -48,7 +48,7 @@ def batch_of(loaded: LoadedModel, request: PruneRequest, go_on: GoOn = regardles
     listened = mixed(*heard)
     return Batch(
         listened=listened if len(listened) else mixed(*tried),
-        tried=torch.cat(tried),
+        tried=torch.cat(tried)[:, : request.trial_length],
         given=tried[0],
         sha256=digest_of(text),
     )

@@ -69,6 +69,10 @@ class DType(StrEnum):
     FLOAT16 = "float16"
 
 
+_TRIAL_SAMPLES = 8
+_TRIAL_LENGTH = 256
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -166,7 +170,8 @@ class Pruning(_Frozen):
 
     samples_per_mask: Annotated[int | None, Field(ge=1, le=4096)] = None
     """Sequences of the calibration batch that trials are measured on; the statistics are taken
-    from the others, if there are any. null: all for `random_masks`, else 4, a quarter at most."""
+    from the others, if there are any. null: all for `random_masks`, else 8, a quarter at most.
+    `random_masks` takes them whole, other recipes the first 256 tokens of each."""
 
     layout: Layout = Layout.PER_LAYER
     """`per_layer`: free widths in each layer. `uniform`: the same in all, a stock model."""
@@ -249,7 +254,15 @@ class PruneRequest(_Frozen):
         asked, samples = self.pruning.samples_per_mask, self.calibration.samples
         if asked is not None:
             return asked
-        return samples if self.pruning.recipe == "random_masks" else max(1, min(4, samples // 4))
+        if self.pruning.recipe == "random_masks":
+            return samples
+        return max(1, min(_TRIAL_SAMPLES, samples // 4))
+
+    @property
+    def trial_length(self) -> int:
+        """Tokens of each of them: many texts tell more than long ones."""
+        length = self.calibration.sequence_length
+        return length if self.pruning.recipe == "random_masks" else min(_TRIAL_LENGTH, length)
 
     @property
     def trial_own_samples(self) -> int:

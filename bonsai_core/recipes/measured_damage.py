@@ -29,9 +29,10 @@ DAMPINGS = (1e-4, 1e-3, 1e-2, 1e-1)
 PROBE = 1 / 12
 """Share of an MLP's channels by which a trial differs from the plan."""
 
-STEEPNESS = 2.0
+STEEPNESS = 3.0
 """How fast the cost of a gate's next unit grows with what is gone already, as a power: with s the
-measured cost relative to the median, a width's loss changes by the factor s^(-1/STEEPNESS)."""
+measured cost relative to the median, a width's loss changes by the factor s^(-1/STEEPNESS). What is
+measured grows with a power of about 2; steps are shorter, since few tokens tell it."""
 
 MOST_CHANGE = 1.4
 """A round changes the loss of a gate by this factor at most: what was measured is local."""

@@ -96,7 +96,8 @@ def test_without_a_preset_it_is_the_best_as_the_schema_says() -> None:
     [
         ("random_masks", 32, None, 32),
         ("random_masks", 32, 5, 5),
-        ("measured_damage", 32, None, 4),
+        ("measured_damage", 64, None, 8),
+        ("measured_damage", 32, None, 8),
         ("measured_damage", 9, None, 2),
         ("measured_damage", 1, None, 1),
         ("mine", 32, 32, 32),
@@ -107,7 +108,28 @@ def test_trials_are_measured_on_as_much_as_their_recipe_needs(
 ) -> None:
     body = changed("calibration.samples", samples)
     body["pruning"] = {"recipe": recipe, "samples_per_mask": asked}
-    assert PruneRequest.model_validate(body).trial_samples == expected
+    request = PruneRequest.model_validate(body)
+    assert request.trial_samples == expected
+    length = request.calibration.sequence_length
+    assert request.trial_length == (length if recipe == "random_masks" else min(256, length))
+
+
+@pytest.mark.parametrize("samples", [1, 2, 4, 9, 32, 128])
+@pytest.mark.parametrize("asked", [None, 1, 3])
+@pytest.mark.parametrize("share", [0.0, 0.125, 0.5, 0.9])
+@pytest.mark.parametrize("preset", list(Preset))
+def test_every_part_of_the_batch_has_given_text_and_the_shares_add_up(
+    samples: int, asked: int | None, share: float, preset: Preset
+) -> None:
+    body = changed("calibration.samples", samples)
+    asked = None if asked is None else min(asked, samples)
+    body["pruning"] = {"preset": preset, "samples_per_mask": asked, "own_text": share}
+    request = PruneRequest.model_validate(body)
+    assert request.given_samples + request.own_samples == samples
+    assert request.trial_given_samples + request.trial_own_samples == request.trial_samples
+    assert 1 <= request.trial_given_samples <= request.given_samples
+    assert 0 <= request.trial_own_samples <= request.own_samples
+    assert abs(request.own_samples - share * samples) <= max(1, share)
 
 
 def test_an_odd_number_of_masks_is_told_the_next_even_one() -> None:

@@ -233,8 +233,8 @@ def test_the_rounds_of_measured_damage_are_told(
 ) -> None:
     result = run(request_for(saved_model(), **BEST), tmp_path / "out")
     rounds = json.loads((tmp_path / "out" / "bonsai.json").read_text())["rounds"]
-    assert [record["number"] for record in rounds] == [1, 2, 3, 4]
-    assert [record["cut"] for record in rounds] == [False, False, False, True]
+    assert [record["number"] for record in rounds] == [1, 2, 3, 4, 5]
+    assert [record["cut"] for record in rounds] == [False, False, False, False, True]
     assert rounds[0]["trials"] == 0
     assert sum(record["trials"] for record in rounds) == result.masks_evaluated
     assert all(record["sparsity"] >= 0.4 for record in rounds)
