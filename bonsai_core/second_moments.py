@@ -18,7 +18,7 @@ from bonsai_core.gates import Gate
 from bonsai_core.shelf import Shelf
 from bonsai_core.statistics import listening
 
-BYTES_AT_ONCE = 2**30
+BYTES_AT_ONCE = 2**27
 """Matrices in memory at a time: so many layers are heard at once, before the next are run."""
 
 _BLOCKS = 4

@@ -83,11 +83,18 @@ Improvements = Annotated[
     int | None,
     Option(help="Of measured_damage: rounds that move width between layers (default 3)"),
 ]
+OwnText = Annotated[
+    float | None,
+    Option(
+        help="Share of the calibration sequences that the model writes itself, for all that the "
+        "text does not show (default: the preset's, 0.125 in best)"
+    ),
+]
 SamplesPerMask = Annotated[
     int | None,
     Option(
         help="Sequences of the calibration batch that trials are measured on (default: all for "
-        "random_masks, else 4, a quarter at most)"
+        "random_masks, else 8, a quarter at most)"
     ),
 ]
 Layout = Annotated[
