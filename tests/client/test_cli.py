@@ -61,6 +61,7 @@ def test_submit_sends_every_option(
         *("--samples", "4", "--sequence-length", "64", "--prior", "random"),
         *("--utility", "perplexity", "--masks-per-round", "8", "--sparsity-per-round", "0.1"),
         *("--samples-per-mask", "2", "--preset", "statistics", "--recipe", "random_masks"),
+        *("--own-text", "0.25"),
         *("--layout", "uniform", "--align", "8", "--no-refit", "--seed", "7"),
         *("--improvements", "5", "--damping", "0.5", "--experts", "whole"),
     )
@@ -86,6 +87,7 @@ def test_submit_sends_every_option(
             "masks_per_round": 8,
             "sparsity_per_round": 0.1,
             "improvements": 5,
+            "own_text": 0.25,
             "samples_per_mask": 2,
             "layout": "uniform",
             "experts": "whole",
