@@ -24,7 +24,7 @@ class ModelLoaded:
     rounds: int
     """Rounds that the target needs at most."""
     perplexity: float
-    """Of the dense model, on the sequences that trials are measured on."""
+    """Of the dense model, on the given text among the sequences of trials, taken whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class RoundFinished:
     sparsity: float
     """Share of the non-embedding parameters removed so far, or planned to be."""
     perplexity: float
-    """With the plan in place, or after the cut, on the sequences that trials are measured on."""
+    """With the plan in place, or after the cut, on the same text."""
     seconds: float
 
 

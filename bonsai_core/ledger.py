@@ -32,7 +32,7 @@ class RoundRecord(BaseModel):
     sparsity: float
     """Share of the original non-embedding parameters removed or planned to be."""
     perplexity: float
-    """With these units absent, on the sequences that trials are measured on."""
+    """With these units absent, on the given text among the sequences of trials."""
     trials: int
     """Sub-models whose utility the round's decision used."""
     notes: dict[str, float | None]

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -90,9 +89,7 @@ def applied(gates: Sequence[Gate], absent: Sequence[Units]) -> Iterator[None]:
 
 
 def _zeroing(gate: Gate, units: Units) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-    weight = gate.output.weight
-    keep = torch.ones(weight.shape[1], dtype=weight.dtype)
-    keep[torch.from_numpy(gate.columns_of(units))] = 0
+    keep = (~gate.gone(units)).to(gate.output.weight.dtype)
 
     def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         nonlocal keep

@@ -39,7 +39,7 @@ class Progress(BaseModel):
     """Share of the non-embedding parameters removed so far, or planned to be."""
 
     perplexity_before: float | None = None
-    """Of the dense model, on the sequences of the calibration batch that trials are measured on."""
+    """Of the dense model, on the calibration text among the sequences of trials."""
 
     perplexity: float | None = None
     """Of the model or the plan after the last finished round, on the same sequences."""

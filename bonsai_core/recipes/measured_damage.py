@@ -41,6 +41,7 @@ MOST_GONE = 5 / 6
 """Of a gate's channels, unless the target cannot be met otherwise."""
 
 TINY = 1e-30
+"""What channels usually cost where the measurements say that they cost nothing."""
 
 NEVER_BACK, NEVER_GONE = 0.0, 1e30
 """Costs of units so far from the plan that nothing was measured about them: they stay as they are
