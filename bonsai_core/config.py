@@ -161,7 +161,7 @@ class Pruning(_Frozen):
     sparsity_per_round: Annotated[float, Field(ge=0.005, le=0.5)] = 0.05
     """`random_masks`: share of the original non-embedding parameters removed in each round."""
 
-    improvements: Annotated[int, Field(ge=0, le=100)] = 3
+    improvements: Annotated[int, Field(ge=0, le=100)] = 2
     """`measured_damage`: rounds that move width from layers that need it less to others."""
 
     own_text: Annotated[float, Field(ge=0, le=0.9)] = 0.125

@@ -44,7 +44,7 @@ from bonsai_core.utilities.mixture import mixture_of
 from bonsai_core.utilities.names import require_known
 from bonsai_core.utilities.utility import Factory, LiveModel
 
-ALGORITHM = 3
+ALGORITHM = 4
 """Changes whenever the same request would be decided otherwise; part of a ledger's fingerprint."""
 
 

@@ -81,7 +81,7 @@ SparsityPerRound = Annotated[
 ]
 Improvements = Annotated[
     int | None,
-    Option(help="Of measured_damage: rounds that move width between layers (default 3)"),
+    Option(help="Of measured_damage: rounds that move width between layers (default 2)"),
 ]
 OwnText = Annotated[
     float | None,

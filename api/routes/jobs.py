@@ -42,7 +42,7 @@ EXAMPLE: dict[str, Any] = {
         "utility": "kl",
         "masks_per_round": 200,
         "sparsity_per_round": 0.05,
-        "improvements": 3,
+        "improvements": 2,
         "own_text": 0.125,
         "samples_per_mask": None,
         "layout": "per_layer",

@@ -1,13 +1,15 @@
 """Widths by the damage that is measured where they are; units by the prior.
 
-The first round takes equal shares of every layer. Each further round changes one gate at a time, a
-little, at the plan so far, and measures what that does to the utility: a layer whose loss hurts
-more than others' gets some of its width back, at the cost of those that hurt less. What is measured
-on few tokens misleads now and then, so the plans of all rounds are tried side by side, and the best
-one is taken. The last round tries dampings for its repair, and cuts.
+The first round lets one gate at a time lose a part of its units, alone, in the dense model, and
+plans half way between equal shares and what would do the least damage if damages added up; all the
+way is too far, since they do not. Each further round changes one gate at a time, a little, at the
+plan so far: a layer whose loss hurts more than others' gets some of its width back, at the cost of
+those that hurt less. What is measured on few tokens misleads now and then, so the plans of all
+rounds are tried side by side, and the best one is taken. The last round tries dampings for its
+repair, and cuts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -25,6 +27,12 @@ Floats = NDArray[np.float64]
 
 DAMPINGS = (1e-4, 1e-3, 1e-2, 1e-1)
 """Tried in the last round."""
+
+ALONE = (1 / 4, 3 / 5)
+"""Shares of its units that a gate loses alone in the first round: two points of a power law."""
+
+POWERS = (1.5, 4.0)
+"""Of the damage over the units gone, least and most: beyond them it is noise that speaks."""
 
 PROBE = 1 / 12
 """Share of an MLP's channels by which a trial differs from the plan."""
@@ -98,13 +106,14 @@ class MeasuredDamage:
         self.prior = pruning.prior
 
     def rounds(self, goal: int, total: int) -> int:  # noqa: ARG002
-        """See `Recipe.rounds`: equal shares, the improvements, the choice, the repair."""
+        """See `Recipe.rounds`: the first plan, the improvements, the choice, the repair."""
         return self._last
 
     def propose(self, situation: Situation) -> Sequence[Trial]:
         """See `Recipe.propose`."""
         if situation.round == 1:
-            return []
+            alone = [] if self._is_uniform else self._alone(situation)
+            return ProbeTrials(situation, alone, self._damping) if alone else []
         if situation.round >= self._last:
             dampings = DAMPINGS if self._pruning.refit else [None]
             return [Trial(situation.plan, damping) for damping in dampings]
@@ -119,7 +128,12 @@ class MeasuredDamage:
         """See `Recipe.decide`."""
         layout, align = self._pruning.layout, self._pruning.align
         if situation.round == 1:
-            return self._plan(equal_shares(situation, layout, align))
+            plan = equal_shares(situation, layout, align)
+            if isinstance(trials, ProbeTrials):
+                costs = _costs_alone(situation, trials.probes, utilities)
+                least = planned(situation, costs, layout, align)
+                plan = planned(situation, _half_way(situation, plan, least), layout, align)
+            return self._plan(plan)
         if isinstance(trials, ProbeTrials):
             costs = _costs(situation, trials.probes, utilities)
             return self._plan(planned(situation, costs, layout, align))
@@ -163,6 +177,14 @@ class MeasuredDamage:
             plans[tuple(len(units) for units in plan)] = plan
         return list(plans.values())
 
+    def _alone(self, situation: Situation) -> list[Probe]:
+        align = self._pruning.align
+        return [
+            Probe(gate, count)
+            for gate, shape in enumerate(situation.shapes)
+            for count in _counts_alone(shape, align)
+        ]
+
     def _probes(self, situation: Situation) -> list[Probe]:
         align = self._pruning.align
         probes = []
@@ -182,6 +204,53 @@ def _first(count: int, shape: GateShape) -> Floats:
     if shape.kind is GateKind.ATTENTION:
         return np.where(ranks < count, 0.0, 3.0)
     return 1 + ranks / shape.units
+
+
+def _counts_alone(shape: GateShape, align: int) -> list[int]:
+    """How many units a gate loses alone: two numbers, or as many as it has to lose."""
+    block = block_of(shape, align)
+    few, many = (max(1, round(share * shape.units / block)) * block for share in ALONE)
+    most = removable(shape, align)
+    return sorted({count for count in (few, max(many, few + block)) if count <= most})
+
+
+def _costs_alone(situation: Situation, probes: Sequence[Probe], utilities: Floats) -> list[Floats]:
+    """Per gate, what its weakest unit costs per parameter, the next, and so on; ascending, [U]."""
+    damages: list[dict[int, float]] = [{} for _ in situation.shapes]
+    for probe, utility in zip(probes, utilities[1:], strict=True):
+        damages[probe.gate][probe.count] = float(utilities[0] - utility)
+    usual = max((d for of_gate in damages for d in of_gate.values()), default=1.0)
+    return [
+        _power_law(shape, of_gate, max(usual, TINY) * TINY)
+        for shape, of_gate in zip(situation.shapes, damages, strict=True)
+    ]
+
+
+def _power_law(shape: GateShape, damages: Mapping[int, float], least: float) -> Floats:
+    """Costs of a gate's units by rank, from the damage done when so many of them are gone."""
+    ranks = np.arange(shape.units + 1, dtype=np.float64)
+    if not damages:
+        return np.full(shape.units, NEVER_GONE)
+    (few, first), (many, second) = min(damages.items()), max(damages.items())
+    first, second = max(first, least), max(second, least)
+    power = np.log(second / first) / np.log(many / few) if many > few else STEEPNESS
+    damage = second * (ranks / many) ** np.clip(power, *POWERS)
+    costs = np.maximum.accumulate(np.diff(damage) / shape.price)
+    if shape.kind is not GateKind.MLP:
+        return costs * HYSTERESIS
+    return np.where(ranks[1:] <= MOST_GONE * shape.units, costs, NEVER_GONE)
+
+
+def _half_way(situation: Situation, equal: Sequence[Units], least: Sequence[Units]) -> list[Floats]:
+    """Costs that lead to widths between those of two plans; coarse units go as the second says."""
+    costs = []
+    for shape, one, other in zip(situation.shapes, equal, least, strict=True):
+        ranks = np.arange(1, shape.units + 1, dtype=np.float64)
+        if shape.kind is GateKind.MLP:
+            costs.append(ranks / max(1, (len(one) + len(other)) / 2))
+        else:
+            costs.append(np.where(ranks <= len(other), NEVER_BACK, NEVER_GONE))
+    return costs
 
 
 def _step(shape: GateShape, align: int) -> int:
