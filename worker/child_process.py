@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -34,7 +35,8 @@ class ChildProcess:
                 start_new_session=True,
             )
         assert self._process.stdin is not None
-        with self._process.stdin as stdin:
+        # One that has died already does not read; its exit code says so.
+        with suppress(BrokenPipeError), self._process.stdin as stdin:
             stdin.write(TypeAdapter(Claim).dump_json(claim))
 
     @property
