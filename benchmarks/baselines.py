@@ -20,7 +20,7 @@ from bonsai_core.elimination import eliminate
 from bonsai_core.gates import Gate, Units
 from bonsai_core.refit import repaired
 from bonsai_core.seeds import generator
-from bonsai_core.selection import GateShape
+from bonsai_core.selection import GateShape, shapes_of
 
 DAMPING = 1e-3
 """Of every least-squares repair and elimination here, relative to the mean diagonal."""
@@ -44,8 +44,8 @@ class Subject:
 
     @property
     def shapes(self) -> list[GateShape]:
-        """Kind, units and price of each gate."""
-        return [GateShape(gate.kind, gate.units, gate.price) for gate in self.gates]
+        """Of each gate."""
+        return shapes_of(self.gates)
 
     def uniform(self, sparsity: float, *, attention: bool = True) -> list[int]:
         """Units that each gate loses when all layers lose the same."""

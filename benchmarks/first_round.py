@@ -14,7 +14,7 @@ from bonsai_core.priors import unit_scores
 from bonsai_core.recipe import Situation, nothing
 from bonsai_core.recipes.random_masks import RandomMasks
 from bonsai_core.seeds import generator
-from bonsai_core.selection import GateShape
+from bonsai_core.selection import shapes_of
 from bonsai_core.statistics import column_statistics
 from bonsai_core.surgery import cut
 from bonsai_core.trials import Bench
@@ -47,7 +47,7 @@ class FirstRound:
         statistics = column_statistics(self.live.backbone, self.gates, self.sequences)
         random = generator(0, 1, "prior")
         total = non_embedding_parameters(self.live.model)
-        shapes = [GateShape(gate.kind, gate.units, gate.price) for gate in self.gates]
+        shapes = shapes_of(self.gates)
         scores = [
             unit_scores(self.recipe.prior, gate.output.weight, found, gate.columns, random)
             for gate, found in zip(self.gates, statistics, strict=True)

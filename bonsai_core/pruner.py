@@ -35,7 +35,7 @@ from bonsai_core.priors import unit_scores
 from bonsai_core.recipe import Decision, Recipe, Situation, Trial, nothing
 from bonsai_core.recipes.registry import recipe_for
 from bonsai_core.seeds import generator
-from bonsai_core.selection import GateShape, removable, trimmed
+from bonsai_core.selection import removable, shapes_of, trimmed
 from bonsai_core.shelf import Shelf
 from bonsai_core.statistics import column_statistics
 from bonsai_core.surgery import cut
@@ -181,7 +181,7 @@ class _Run:
         self.gates = gates_of(
             self.loaded.model, self.loaded.family, self.loaded.widths, request.pruning.experts
         )
-        self.dense_shapes = self._shapes()
+        self.dense_shapes = shapes_of(self.gates)
         self.parameters_before = parameters(self.loaded.model)
         self.total = non_embedding_parameters(self.loaded.model)
         self._require_room_to_trim()
@@ -272,16 +272,13 @@ class _Run:
     def _situation(self, number: int, prior: Tensors) -> Situation:
         return Situation(
             round=number,
-            shapes=self._shapes(),
+            shapes=shapes_of(self.gates),
             scores=[prior[gate.name].numpy() for gate in self.gates],
             plan=self.plan,
             goal=self._goal() - self.removed,
             total=self.total,
             earlier=self.earlier,
         )
-
-    def _shapes(self) -> list[GateShape]:
-        return [GateShape(gate.kind, gate.units, gate.price) for gate in self.gates]
 
     def _try(self, number: int, trials: Sequence[Trial]) -> NDArray[np.float64]:
         """The utility of every trial, [M]: from the ledger, or measured now and written to it."""
@@ -368,7 +365,7 @@ class _Run:
             self.removed += cut(gate, units)
             if gate.name in weights:
                 gate.output.weight.data.copy_(weights[gate.name])
-        self.plan, self.earlier, self.prior = nothing(self._shapes()), [], None
+        self.plan, self.earlier, self.prior = nothing(shapes_of(self.gates)), [], None
         self.bench.clear()
         self.loaded.streaming.place()
 

@@ -7,7 +7,7 @@ number of units from each of them, so that the widths stay equal.
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bonsai_core.config import Layout
 from bonsai_core.families import GateKind
-from bonsai_core.gates import Units
+from bonsai_core.gates import Gate, Units
 
 Floats = NDArray[np.float64]
 
@@ -27,6 +27,16 @@ class GateShape:
     kind: GateKind
     units: int
     price: int
+    group: int | None = None
+    """Gates with the same number are tried together: the experts of a layer. None: alone."""
+
+
+def shapes_of(gates: Iterable[Gate]) -> list[GateShape]:
+    """The shapes of live gates as they are now."""
+    return [
+        GateShape(gate.kind, gate.units, gate.price, gate.layer if gate.routed else None)
+        for gate in gates
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from bonsai_core.refit import repaired
 from bonsai_core.second_moments import SecondMoments
 from bonsai_core.utilities.mixture import Mixture
 
-SWAPPED_AT_MOST = 8
-"""Gates whose projections a trial may hold a second time; one that changes more takes the place."""
+SWAPPED_AT_MOST = 4
+"""Layers whose projections a trial may hold twice; one that changes more takes the place."""
 
 
 class Bench:
@@ -63,10 +63,11 @@ class Bench:
         changed = self._changed(trial)
         if not changed:
             return self._mixture.measure(go_on)
-        if len(changed) > SWAPPED_AT_MOST:
+        layers = {self._gates[number].layer for number in changed}
+        if len(layers) > SWAPPED_AT_MOST:
             return self._measure_in_place(changed, trial, go_on)
         # What comes before the first change is run once for all trials that leave it alone.
-        self._blocks.advance(min(self._gates[number].layer for number in changed), go_on)
+        self._blocks.advance(min(layers), go_on)
         with self._swapped(changed, trial):
             return self._mixture.measure(go_on, forward=self._blocks.forward)
 

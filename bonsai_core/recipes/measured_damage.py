@@ -4,12 +4,12 @@ The first round lets one gate at a time lose a part of its units, alone, in the 
 plans half way between equal shares and what would do the least damage if damages added up; all the
 way is too far, since they do not. Each further round changes one gate at a time, a little, at the
 plan so far: a layer whose loss hurts more than others' gets some of its width back, at the cost of
-those that hurt less. What is measured on few tokens misleads now and then, so the plans of all
-rounds are tried side by side, and the best one is taken. The last round tries dampings for its
-repair, and cuts.
+those that hurt less. The experts of a layer count as one gate (`bonsai_core.recipes.pools`). Few
+tokens mislead now and then, so the plans of all rounds are tried side by side, and the best one is
+taken. The last round tries dampings for its repair, and cuts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -20,6 +20,7 @@ from bonsai_core.config import Layout, Pruning
 from bonsai_core.families import GateKind
 from bonsai_core.gates import Units
 from bonsai_core.recipe import Decision, Situation, Trial
+from bonsai_core.recipes.pools import Pool, by_gate, pools_of
 from bonsai_core.recipes.statistics_only import equal_shares, planned
 from bonsai_core.selection import GateShape, block_of, removable
 
@@ -64,19 +65,24 @@ HYSTERESIS = 1.25
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A change of one gate: how many units it lacks, instead of how many the plan takes."""
+    """A change of one pool: how many units it lacks, instead of how many the plan takes."""
 
-    gate: int
+    pool: int
     count: int
 
 
 class ProbeTrials(Sequence[Trial]):
-    """The plan as it is, and then with one gate changed at a time."""
+    """The plan as it is, and then with one pool changed at a time."""
 
     def __init__(
-        self, situation: Situation, probes: Sequence[Probe], damping: float | None
+        self,
+        situation: Situation,
+        pools: Sequence[Pool],
+        probes: Sequence[Probe],
+        damping: float | None,
     ) -> None:
         self._situation = situation
+        self.pools = pools
         self.probes = probes
         self._damping = damping
 
@@ -93,8 +99,9 @@ class ProbeTrials(Sequence[Trial]):
         absent = list(self._situation.plan)
         if index:
             probe = self.probes[index - 1]
-            weakest = np.argsort(self._situation.scores[probe.gate], kind="stable")
-            absent[probe.gate] = np.sort(weakest[: probe.count]).astype(np.int64)
+            for gate, count in self.pools[probe.pool].counts(probe.count).items():
+                weakest = np.argsort(self._situation.scores[gate], kind="stable")
+                absent[gate] = np.sort(weakest[:count]).astype(np.int64)
         return Trial(absent, self._damping)
 
 
@@ -112,8 +119,7 @@ class MeasuredDamage:
     def propose(self, situation: Situation) -> Sequence[Trial]:
         """See `Recipe.propose`."""
         if situation.round == 1:
-            alone = [] if self._is_uniform else self._alone(situation)
-            return ProbeTrials(situation, alone, self._damping) if alone else []
+            return [] if self._is_uniform else self._probe(situation, self._alone)
         if situation.round >= self._last:
             dampings = DAMPINGS if self._pruning.refit else [None]
             return [Trial(situation.plan, damping) for damping in dampings]
@@ -122,7 +128,7 @@ class MeasuredDamage:
             return [Trial(plan, self._damping) for plan in plans]
         if self._is_uniform:
             return [Trial(plan, self._damping) for plan in self._splits(situation)]
-        return ProbeTrials(situation, self._probes(situation), self._damping)
+        return self._probe(situation, self._beside)
 
     def decide(self, situation: Situation, trials: Sequence[Trial], utilities: Floats) -> Decision:
         """See `Recipe.decide`."""
@@ -130,17 +136,23 @@ class MeasuredDamage:
         if situation.round == 1:
             plan = equal_shares(situation, layout, align)
             if isinstance(trials, ProbeTrials):
-                costs = _costs_alone(situation, trials.probes, utilities)
-                least = planned(situation, costs, layout, align)
-                plan = planned(situation, _half_way(situation, plan, least), layout, align)
+                least = self._planned(situation, trials.pools, _costs_alone(trials, utilities))
+                half = _half_way(trials.pools, plan, least)
+                plan = self._planned(situation, trials.pools, half)
             return self._plan(plan)
         if isinstance(trials, ProbeTrials):
-            costs = _costs(situation, trials.probes, utilities)
-            return self._plan(planned(situation, costs, layout, align))
+            costs = _costs(trials, situation.plan, utilities)
+            return self._plan(self._planned(situation, trials.pools, costs))
         best = trials[int(np.argmax(utilities))]
         if situation.round < self._last:
             return self._plan(best.absent)
         return Decision(best.absent, cut=True, damping=best.damping)
+
+    def _planned(
+        self, situation: Situation, pools: Sequence[Pool], costs: Sequence[Floats]
+    ) -> list[Units]:
+        of_gates = by_gate(pools, costs, len(situation.shapes))
+        return planned(situation, of_gates, self._pruning.layout, self._pruning.align)
 
     def _plan(self, absent: Sequence[Units]) -> Decision:
         return Decision(absent, cut=False, damping=self._damping)
@@ -177,25 +189,33 @@ class MeasuredDamage:
             plans[tuple(len(units) for units in plan)] = plan
         return list(plans.values())
 
-    def _alone(self, situation: Situation) -> list[Probe]:
-        align = self._pruning.align
-        return [
-            Probe(gate, count)
-            for gate, shape in enumerate(situation.shapes)
-            for count in _counts_alone(shape, align)
+    def _probe(
+        self,
+        situation: Situation,
+        counts: Callable[[Pool, Sequence[Units]], Iterable[int]],
+    ) -> ProbeTrials:
+        pools = pools_of(situation, self._pruning.align)
+        probes = [
+            Probe(number, count)
+            for number, pool in enumerate(pools)
+            for count in counts(pool, situation.plan)
         ]
+        return ProbeTrials(situation, pools, probes, self._damping)
 
-    def _probes(self, situation: Situation) -> list[Probe]:
-        align = self._pruning.align
-        probes = []
-        for gate, (shape, units) in enumerate(zip(situation.shapes, situation.plan, strict=True)):
-            step, count = _step(shape, align), len(units)
-            more, less = count + step <= removable(shape, align), count >= step
-            if more:
-                probes.append(Probe(gate, count + step))
-            if less and (shape.kind is not GateKind.MLP or not more):
-                probes.append(Probe(gate, count - step))
-        return probes
+    def _alone(self, pool: Pool, _plan: Sequence[Units]) -> list[int]:
+        """How many units a pool loses alone: two numbers, or as many as it has to lose."""
+        block = block_of(pool.shape, self._pruning.align)
+        few, many = (max(1, round(share * pool.shape.units / block)) * block for share in ALONE)
+        return sorted({count for count in (few, max(many, few + block)) if count <= pool.most})
+
+    def _beside(self, pool: Pool, plan: Sequence[Units]) -> Iterator[int]:
+        """How many units a pool lacks where it differs a little from the plan."""
+        step, count = _step(pool.shape, self._pruning.align), pool.gone(plan)
+        more = count + step <= pool.most
+        if more:
+            yield count + step
+        if count >= step and (pool.shape.kind is not GateKind.MLP or not more):
+            yield count - step
 
 
 def _first(count: int, shape: GateShape) -> Floats:
@@ -206,28 +226,20 @@ def _first(count: int, shape: GateShape) -> Floats:
     return 1 + ranks / shape.units
 
 
-def _counts_alone(shape: GateShape, align: int) -> list[int]:
-    """How many units a gate loses alone: two numbers, or as many as it has to lose."""
-    block = block_of(shape, align)
-    few, many = (max(1, round(share * shape.units / block)) * block for share in ALONE)
-    most = removable(shape, align)
-    return sorted({count for count in (few, max(many, few + block)) if count <= most})
-
-
-def _costs_alone(situation: Situation, probes: Sequence[Probe], utilities: Floats) -> list[Floats]:
-    """Per gate, what its weakest unit costs per parameter, the next, and so on; ascending, [U]."""
-    damages: list[dict[int, float]] = [{} for _ in situation.shapes]
-    for probe, utility in zip(probes, utilities[1:], strict=True):
-        damages[probe.gate][probe.count] = float(utilities[0] - utility)
-    usual = max((d for of_gate in damages for d in of_gate.values()), default=1.0)
+def _costs_alone(trials: ProbeTrials, utilities: Floats) -> list[Floats]:
+    """Per pool, what its weakest unit costs per parameter, the next, and so on; ascending, [U]."""
+    damages: list[dict[int, float]] = [{} for _ in trials.pools]
+    for probe, utility in zip(trials.probes, utilities[1:], strict=True):
+        damages[probe.pool][probe.count] = float(utilities[0] - utility)
+    usual = max((d for of_pool in damages for d in of_pool.values()), default=1.0)
     return [
-        _power_law(shape, of_gate, max(usual, TINY) * TINY)
-        for shape, of_gate in zip(situation.shapes, damages, strict=True)
+        _power_law(pool.shape, of_pool, max(usual, TINY) * TINY)
+        for pool, of_pool in zip(trials.pools, damages, strict=True)
     ]
 
 
 def _power_law(shape: GateShape, damages: Mapping[int, float], least: float) -> Floats:
-    """Costs of a gate's units by rank, from the damage done when so many of them are gone."""
+    """Costs of a pool's units by rank, from the damage done when so many of them are gone."""
     ranks = np.arange(shape.units + 1, dtype=np.float64)
     if not damages:
         return np.full(shape.units, NEVER_GONE)
@@ -241,15 +253,17 @@ def _power_law(shape: GateShape, damages: Mapping[int, float], least: float) -> 
     return np.where(ranks[1:] <= MOST_GONE * shape.units, costs, NEVER_GONE)
 
 
-def _half_way(situation: Situation, equal: Sequence[Units], least: Sequence[Units]) -> list[Floats]:
+def _half_way(
+    pools: Sequence[Pool], equal: Sequence[Units], least: Sequence[Units]
+) -> list[Floats]:
     """Costs that lead to widths between those of two plans; coarse units go as the second says."""
     costs = []
-    for shape, one, other in zip(situation.shapes, equal, least, strict=True):
-        ranks = np.arange(1, shape.units + 1, dtype=np.float64)
-        if shape.kind is GateKind.MLP:
-            costs.append(ranks / max(1, (len(one) + len(other)) / 2))
+    for pool in pools:
+        ranks = np.arange(1, pool.shape.units + 1, dtype=np.float64)
+        if pool.shape.kind is GateKind.MLP:
+            costs.append(ranks / max(1, (pool.gone(equal) + pool.gone(least)) / 2))
         else:
-            costs.append(np.where(ranks <= len(other), NEVER_BACK, NEVER_GONE))
+            costs.append(np.where(ranks <= pool.gone(least), NEVER_BACK, NEVER_GONE))
     return costs
 
 
@@ -259,32 +273,32 @@ def _step(shape: GateShape, align: int) -> int:
     return max(1, round(PROBE * shape.units / block)) * block
 
 
-def _costs(situation: Situation, probes: Sequence[Probe], utilities: Floats) -> list[Floats]:
-    """Per gate, what its weakest unit costs per parameter, the next, and so on; ascending, [U]."""
-    measured: list[list[tuple[int, float]]] = [[] for _ in situation.shapes]
-    for probe, utility in zip(probes, utilities[1:], strict=True):
-        count = len(situation.plan[probe.gate])
-        price = situation.shapes[probe.gate].price * (probe.count - count)
-        measured[probe.gate].append((probe.count, float(utilities[0] - utility) / price))
+def _costs(trials: ProbeTrials, plan: Sequence[Units], utilities: Floats) -> list[Floats]:
+    """Per pool, what its weakest unit costs per parameter, the next, and so on; ascending, [U]."""
+    measured: list[list[tuple[int, float]]] = [[] for _ in trials.pools]
+    for probe, utility in zip(trials.probes, utilities[1:], strict=True):
+        pool = trials.pools[probe.pool]
+        price = pool.shape.price * (probe.count - pool.gone(plan))
+        measured[probe.pool].append((probe.count, float(utilities[0] - utility) / price))
     channels = [
         cost
-        for found, shape in zip(measured, situation.shapes, strict=True)
+        for found, pool in zip(measured, trials.pools, strict=True)
         for _, cost in found
-        if shape.kind is not GateKind.ATTENTION
+        if pool.shape.kind is not GateKind.ATTENTION
     ]
     # Noise may make a loss look like a gain, and there is always a scale.
     usual = max(float(np.median(channels)), TINY) if channels else TINY
     return [
-        _curve(shape, len(plan), [(count, cost / usual) for count, cost in found])
-        for shape, plan, found in zip(situation.shapes, situation.plan, measured, strict=True)
+        _curve(pool.shape, pool.gone(plan), [(count, cost / usual) for count, cost in found])
+        for pool, found in zip(trials.pools, measured, strict=True)
     ]
 
 
 def _curve(shape: GateShape, count: int, found: Sequence[tuple[int, float]]) -> Floats:
-    """Costs of a gate's units by rank, from those that were measured beside `count`.
+    """Costs of a pool's units by rank, from those that were measured beside `count`.
 
     Args:
-        shape: of the gate.
+        shape: of the pool.
         count: units that the plan takes.
         found: other numbers of units, and what each of the units between costs per parameter,
             relative to what channels usually cost.

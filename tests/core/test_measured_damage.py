@@ -27,11 +27,11 @@ def gone(absent: Sequence[np.ndarray]) -> int:
     return sum(len(units) * shape.price for units, shape in zip(absent, SHAPES, strict=True))
 
 
-def harm(factors: Sequence[float]) -> Utility:
+def harm(factors: Sequence[float], shapes: Sequence[GateShape] = SHAPES) -> Utility:
     """Each gate's damage is its factor times the cube of its loss; the best damping is 0.01."""
 
     def utility(trial: Trial) -> float:
-        lost = [len(u) / s.units for u, s in zip(trial.absent, SHAPES, strict=True)]
+        lost = [len(u) / s.units for u, s in zip(trial.absent, shapes, strict=True)]
         damage = sum(f * part**3 for f, part in zip(factors, lost, strict=True))
         return -damage * (1.0 if trial.damping is None else 1 + abs(np.log(trial.damping / 0.01)))
 
@@ -41,16 +41,22 @@ def harm(factors: Sequence[float]) -> Utility:
 class Play:
     """The rounds of a prune, with a utility in place of a model."""
 
-    def __init__(self, utility: Utility, goal: int = GOAL, seed: int = 0, **settings: Any) -> None:
+    def __init__(
+        self,
+        utility: Utility,
+        goal: int = GOAL,
+        shapes: Sequence[GateShape] = SHAPES,
+        **settings: Any,
+    ) -> None:
         recipe = MeasuredDamage(Pruning(**settings))
-        random = np.random.default_rng(seed)
-        self.scores = [random.permutation(s.units).astype(np.float64) for s in SHAPES]
+        random = np.random.default_rng(0)
+        self.scores = [random.permutation(s.units).astype(np.float64) for s in shapes]
         self.situations: list[Situation] = []
         self.trials: list[Sequence[Trial]] = []
         self.decisions: list[Decision] = []
-        plan, earlier = nothing(SHAPES), []
+        plan, earlier = nothing(shapes), []
         for number in range(1, 1 + recipe.rounds(goal, TOTAL)):
-            situation = Situation(number, SHAPES, self.scores, plan, goal, TOTAL, earlier)
+            situation = Situation(number, shapes, self.scores, plan, goal, TOTAL, earlier)
             trials = recipe.propose(situation)
             utilities = np.array([utility(trial) for trial in trials])
             decision = recipe.decide(situation, trials, utilities)
@@ -125,6 +131,36 @@ def test_the_first_round_lets_each_gate_alone_lose_some_and_plans_half_way(align
     best = GOAL / MLP * shares / shares.sum()
     half = (best + GOAL / MLP / 3) / 2
     assert np.abs(np.array(counts(play.decisions[0].absent)[1::2]) - half).max() <= max(2, align)
+
+
+def test_the_experts_of_a_layer_are_tried_together_and_give_in_the_order_of_the_prior() -> None:
+    layer = [GateShape(GateKind.ATTENTION, 4, ATTENTION), GateShape(GateKind.MLP, 64, MLP)]
+    shapes = [
+        shape
+        for number in range(2)
+        for shape in (*layer, *[GateShape(GateKind.MLP, 32, MLP, group=number)] * 3)
+    ]
+    first, second = [2, 3, 4], [7, 8, 9]
+    play = Play(harm([9, 9, 1, 1, 1, 9, 9, 8, 8, 8], shapes), shapes=shapes, improvements=2)
+    for situation, trials in zip(play.situations[:3], play.trials[:3], strict=True):
+        before = counts(situation.plan)
+        changes = [
+            [gate for gate, count in enumerate(counts(trial.absent)) if count != before[gate]]
+            for trial in list(trials)[1:]
+        ]
+        # As many trials as if each layer had one gate for all its experts.
+        assert {tuple(gates) for gates in changes} == {
+            *[(gate,) for gate in (0, 1, 5, 6)],
+            tuple(first),
+            tuple(second),
+        }
+    for decision in play.decisions:
+        lost = counts(decision.absent)
+        assert sum(lost[gate] for gate in first) > 3 + sum(lost[gate] for gate in second)
+        for group in (first, second):
+            going = [play.scores[gate][decision.absent[gate]] for gate in group]
+            staying = [np.delete(play.scores[gate], decision.absent[gate]) for gate in group]
+            assert np.concatenate(going).max() <= np.concatenate(staying).min()
 
 
 def test_it_comes_close_to_the_best_widths_there_are() -> None:

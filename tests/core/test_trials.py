@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bonsai_core import trials
 from bonsai_core.blocks import Blocks
 from bonsai_core.config import ModelSource
 from bonsai_core.errors import Stopped
@@ -80,6 +81,12 @@ def llama(saved_model: Callable[..., Path], tmp_path: Path) -> MakeSetting:
 DAMPINGS = [None, 1e-2]
 
 
+@pytest.fixture(params=[trials.SWAPPED_AT_MOST, 1])
+def swapped_at_most(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large trials are measured beside the plan, as in a small model, or in its place."""
+    monkeypatch.setattr(trials, "SWAPPED_AT_MOST", request.param)
+
+
 @pytest.mark.parametrize("damping", DAMPINGS)
 def test_a_plan_in_place_computes_what_cutting_it_gives(
     setting: Setting, damping: float | None
@@ -113,6 +120,7 @@ def test_the_weights_are_those_in_place_once_something_is_repaired(setting: Sett
     assert setting.bench.weights() == {}
 
 
+@pytest.mark.usefixtures("swapped_at_most")
 @pytest.mark.parametrize("damping", DAMPINGS)
 @pytest.mark.parametrize("planned", [False, True])
 def test_a_trial_is_worth_what_the_model_is_with_it_in_place(
@@ -120,14 +128,15 @@ def test_a_trial_is_worth_what_the_model_is_with_it_in_place(
 ) -> None:
     if planned:
         setting.bench.put_in_place(Trial(setting.plan(4), 1e-1))
-    trials = [Trial(setting.plan(9, gates), damping) for gates in ([5], [2, 3], None, [0], [])]
-    found = [setting.bench.measure(trial) for trial in trials]
-    for trial, utility in zip(trials, found, strict=True):
+    tried = [Trial(setting.plan(9, gates), damping) for gates in ([5], [2, 3], None, [0], [])]
+    found = [setting.bench.measure(trial) for trial in tried]
+    for trial, utility in zip(tried, found, strict=True):
         setting.bench.put_in_place(trial)
         assert utility == pytest.approx(setting.mixture.measure(), rel=1e-5)
     assert len(set(found)) == len(found)
 
 
+@pytest.mark.usefixtures("swapped_at_most")
 @pytest.mark.parametrize("damping", DAMPINGS)
 @pytest.mark.parametrize("planned", [False, True])
 def test_a_trial_restores_every_bit(setting: Setting, damping: float | None, planned: bool) -> None:
