@@ -18,7 +18,7 @@ class _Wire(BaseModel):
 
 
 class JobLinks(_Wire):
-    """Where the rest about a job is, and how to cancel it; paths of this service."""
+    """Where the rest about a job is, and what may be asked of it; paths of this service."""
 
     self: str
     """The job itself (GET)."""
@@ -26,11 +26,23 @@ class JobLinks(_Wire):
     events: str
     """What has happened to it (GET)."""
 
+    attempts: str
+    """Which workers have held it, and why each let go (GET)."""
+
     artifacts: str
     """The files it has published (GET)."""
 
+    pause: str
+    """To pause it (POST)."""
+
+    resume: str
+    """To let it go on (POST)."""
+
     cancel: str
     """To cancel it (POST)."""
+
+    retry: str
+    """To have another job go on from what it has evaluated (POST)."""
 
 
 class Job(_Wire):
@@ -47,8 +59,8 @@ class Job(_Wire):
     finished_at: datetime | None
     """When it came to its final state."""
 
-    cancel_requested: bool
-    """Whether it was asked to end; a running job does so after the forward pass in flight."""
+    retry_of: UUID | None
+    """The job from whose evaluated masks this one goes on."""
 
     attempts: int
     """How often a worker has taken it; more than one after a crash or a lost worker."""
@@ -77,7 +89,7 @@ class Job(_Wire):
             created_at=row.created_at,
             started_at=row.started_at,
             finished_at=row.finished_at,
-            cancel_requested=row.cancel_requested_at is not None,
+            retry_of=row.retry_of,
             attempts=row.attempts,
             request=JobRequest.model_validate(row.request),
             progress=Progress.model_validate(row.progress),
@@ -85,9 +97,7 @@ class Job(_Wire):
             result=row.result,
             links=JobLinks(
                 self=path,
-                events=f"{path}/events",
-                artifacts=f"{path}/artifacts",
-                cancel=f"{path}/cancel",
+                **{name: f"{path}/{name}" for name in JobLinks.model_fields if name != "self"},
             ),
         )
 
@@ -124,6 +134,64 @@ class EventPage(_Wire):
     items: list[Event]
     next_cursor: str | None
     """Pass it as `cursor` for the events that follow; null when there is none yet."""
+
+
+class Mask(_Wire):
+    """An evaluated sub-model, by its place."""
+
+    round: int
+    """From 1."""
+
+    trial: int
+    """From 0."""
+
+
+class Attempt(_Wire):
+    """One worker's hold on a job, from claim to end."""
+
+    number: int
+    """From 1."""
+
+    fencing_token: int
+    """Grows with every claim of any job; every write of the attempt names it."""
+
+    worker: str
+    device: str
+    started_at: datetime
+    ended_at: datetime | None
+    """Null while it holds the job."""
+
+    outcome: str | None
+    """Why it ended: `succeeded`, `failed`, `paused`, `cancelled`, `drained`, `crashed` or
+    `lease_expired`."""
+
+    masks_evaluated: int
+    last_mask: Mask | None
+    """The last sub-model it evaluated."""
+
+    @classmethod
+    def of(cls, account: store.AttemptAccount) -> Self:
+        """The attempt of a row."""
+        row, last = account.attempt, account.last_mask
+        return cls(
+            number=row.number,
+            fencing_token=row.fencing_token,
+            worker=row.worker,
+            device=row.device,
+            started_at=row.started_at,
+            ended_at=row.ended_at,
+            outcome=row.outcome,
+            masks_evaluated=account.masks_evaluated,
+            last_mask=last and Mask(round=last[0], trial=last[1]),
+        )
+
+
+class AttemptPage(_Wire):
+    """All attempts at a job, the first one first."""
+
+    items: list[Attempt]
+    next_cursor: None = None
+    """Always null: a job has few attempts."""
 
 
 class ArtifactLinks(_Wire):

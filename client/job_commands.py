@@ -14,7 +14,7 @@ from client.progress import job_display
 from client.request import parse_labels, parse_utility, prune_request
 from client.responses import Artifact, Job
 from client.service import Client
-from client.tables import failure_of, job_table, jobs_table, state_of
+from client.tables import attempts_table, failure_of, job_table, jobs_table
 
 EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 2}
 """Of `watch`, by the state the job ended in."""
@@ -89,7 +89,10 @@ def submit(
 def list_jobs(
     context: typer.Context,
     state: Annotated[
-        str | None, typer.Option(help="queued, running, succeeded, failed or cancelled.")
+        str | None,
+        typer.Option(
+            help="queued, running, pausing, paused, cancelling, succeeded, failed or cancelled."
+        ),
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -118,11 +121,40 @@ def watch(context: typer.Context, job: options.JobArgument) -> None:
         _watch(client, find_job(client, job))
 
 
+def pause(context: typer.Context, job: options.JobArgument) -> None:
+    """Pause a job; a running one frees its device after the forward pass in flight."""
+    with _client(context) as client:
+        _print_state(client.pause(find_job(client, job)))
+
+
+def resume(context: typer.Context, job: options.JobArgument) -> None:
+    """Let a paused job go on from what it has evaluated."""
+    with _client(context) as client:
+        _print_state(client.resume(find_job(client, job)))
+
+
 def cancel(context: typer.Context, job: options.JobArgument) -> None:
     """Cancel a job; a running one ends after the forward pass in flight."""
     with _client(context) as client:
-        cancelled = client.cancel(find_job(client, job))
-    results().print(f"{cancelled.id} {state_of(cancelled)}")
+        _print_state(client.cancel(find_job(client, job)))
+
+
+def retry(context: typer.Context, job: options.JobArgument) -> None:
+    """Queue a job that goes on from what a failed or cancelled one has evaluated; print its id."""
+    with _client(context) as client:
+        results().print(client.retry(find_job(client, job)).id)
+
+
+def list_attempts(
+    context: typer.Context, job: options.JobArgument, json: options.Json = False
+) -> None:
+    """List the attempts at a job: which worker held it, how far it came, why it let go."""
+    with _client(context) as client:
+        attempts = client.attempts(find_job(client, job))
+    if json:
+        print_json([attempt.model_dump(mode="json") for attempt in attempts])
+    else:
+        results().print(attempts_table(attempts) if attempts else "no attempts")
 
 
 def download(context: typer.Context, job: options.JobArgument, output: options.Output) -> None:
@@ -137,6 +169,10 @@ def download(context: typer.Context, job: options.JobArgument, output: options.O
 
 def _client(context: typer.Context) -> Client:
     return Client(context.obj)
+
+
+def _print_state(job: Job) -> None:
+    results().print(f"{job.id} {job.state}")
 
 
 def _watch(client: Client, job_id: str) -> None:

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from client.responses import Job
-from client.tables import duration, how_far, perplexities, state_of
+from client.tables import duration, how_far, perplexities
 
 
 class JobDisplay(Protocol):
@@ -97,7 +97,7 @@ class JobLines:
 
     def show(self, job: Job) -> None:
         """See `JobDisplay.show`."""
-        now = (state_of(job), job.progress.stage, job.progress.round)
+        now = (job.state, job.progress.stage, job.progress.round)
         if now != self._last:
             self._console.print(" ".join(filter(None, [describe(job), how_far(job)])))
             self._last = now
@@ -107,7 +107,7 @@ def describe(job: Job) -> str:
     """State, sparsity, perplexity and time left, as far as they are known."""
     progress = job.progress
     running = job.state == "running"
-    parts = [f"{state_of(job)}, {progress.stage}" if running else state_of(job)]
+    parts = [f"{job.state}, {progress.stage}" if running else job.state]
     if progress.sparsity:
         parts.append(f"sparsity {progress.sparsity:.3f}")
     if progress.perplexity_before is not None:

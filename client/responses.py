@@ -44,12 +44,15 @@ class Job(_Response):
     name: str | None = None
     labels: dict[str, str] = {}
     state: str
-    """`queued`, `running`, `succeeded`, `failed` or `cancelled`."""
+    """`queued`, `running`, `pausing`, `paused`, `cancelling`, `succeeded`, `failed` or
+    `cancelled`."""
 
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    cancel_requested: bool = False
+    retry_of: str | None = None
+    """The job from whose evaluated masks this one goes on."""
+
     attempts: int = 0
     request: dict[str, Any] = {}
     progress: Progress = Progress()
@@ -60,6 +63,28 @@ class Job(_Response):
     def is_final(self) -> bool:
         """Whether the job has come to its end."""
         return self.state in {"succeeded", "failed", "cancelled"}
+
+
+class Mask(_Response):
+    """An evaluated sub-model, by its place."""
+
+    round: int
+    trial: int
+
+
+class Attempt(_Response):
+    """One worker's hold on a job."""
+
+    number: int
+    worker: str
+    device: str
+    started_at: datetime
+    ended_at: datetime | None = None
+    outcome: str | None = None
+    """Why it ended; None while it holds the job."""
+
+    masks_evaluated: int = 0
+    last_mask: Mask | None = None
 
 
 class Event(_Response):

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from client.answers import require_success
 from client.download import Download
 from client.errors import ServiceError, UnexpectedAnswerError, UnreachableServiceError
-from client.responses import Artifact, Event, Job, Page
+from client.responses import Artifact, Attempt, Event, Job, Page
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PAGE_ITEMS = 200
@@ -76,6 +76,22 @@ class Client:
     def artifacts(self, job_id: str) -> list[Artifact]:
         """The published files of a job; none before it has succeeded."""
         return list(self._pages(Artifact, f"{_job(job_id)}/artifacts", {}))
+
+    def attempts(self, job_id: str) -> list[Attempt]:
+        """The workers' holds on a job, the first one first."""
+        return list(self._pages(Attempt, f"{_job(job_id)}/attempts", {}))
+
+    def pause(self, job_id: str) -> Job:
+        """Ask a job to wait; a running one does so after the forward pass in flight."""
+        return self._ask(Job, "POST", f"{_job(job_id)}/pause")
+
+    def resume(self, job_id: str) -> Job:
+        """Let a paused job go on from what it has evaluated."""
+        return self._ask(Job, "POST", f"{_job(job_id)}/resume")
+
+    def retry(self, job_id: str) -> Job:
+        """A new job that goes on from what a failed or cancelled one has evaluated."""
+        return self._ask(Job, "POST", f"{_job(job_id)}/retry")
 
     def cancel(self, job_id: str) -> Job:
         """Ask a job to end; a running one does so after the forward pass in flight."""

@@ -7,7 +7,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from client.responses import Job
+from client.responses import Attempt, Job
 
 SHORT_ID = 8
 """Characters of an id in a list: enough to name a job among very many."""
@@ -22,7 +22,7 @@ def jobs_table(jobs: Iterable[Job]) -> Table:
         table.add_row(
             job.id[:SHORT_ID],
             job.name or "",
-            state_of(job),
+            job.state,
             how_far(job),
             f"{job.progress.sparsity:.3f} of {_target(job)}",
             str(job.request.get("model", {}).get("source", "")),
@@ -40,10 +40,24 @@ def job_table(job: Job) -> Table:
     return table
 
 
-def state_of(job: Job) -> str:
-    """The state, and whether the job was asked to end."""
-    asked = job.cancel_requested and not job.is_final
-    return f"{job.state} (cancel requested)" if asked else job.state
+def attempts_table(attempts: Iterable[Attempt]) -> Table:
+    """One line for each attempt at a job."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("ATTEMPT", "WORKER", "DEVICE", "STARTED", "ENDED", "WHY", "MASKS", "LAST"):
+        table.add_column(heading, overflow="fold")
+    for attempt in attempts:
+        last = attempt.last_mask
+        table.add_row(
+            str(attempt.number),
+            attempt.worker,
+            attempt.device,
+            _moment(attempt.started_at),
+            _moment(attempt.ended_at),
+            attempt.outcome or "",
+            str(attempt.masks_evaluated),
+            f"round {last.round}, trial {last.trial}" if last else "",
+        )
+    return table
 
 
 def how_far(job: Job) -> str:
@@ -80,13 +94,14 @@ def _facts(job: Job) -> list[tuple[str, str]]:
         ("id", job.id),
         ("name", job.name or ""),
         ("labels", ", ".join(f"{key}={value}" for key, value in job.labels.items())),
-        ("state", state_of(job)),
+        ("state", job.state),
         ("stage", "" if job.is_final else progress.stage),
         ("progress", how_far(job)),
         ("sparsity", f"{progress.sparsity:.4f} of {_target(job)}"),
         ("perplexity", perplexities(progress.perplexity_before, progress.perplexity)),
         ("time left", "" if left is None or job.is_final else duration(left)),
         ("attempts", str(job.attempts or "")),
+        ("retry of", job.retry_of or ""),
         ("model", str(request.get("model", {}).get("source", ""))),
         ("calibration", str(request.get("calibration", {}).get("source", ""))),
         ("pruning", _pairs(request.get("pruning", {}))),

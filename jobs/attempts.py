@@ -17,7 +17,7 @@ from jobs.errors import LeaseLostError
 from jobs.moves import move, tell
 from jobs.records import FENCING_TOKEN, Artifact, Attempt, Evaluation, Job
 from jobs.request import JobRequest
-from jobs.states import JobState
+from jobs.states import WITHOUT_WORKER, JobState
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,8 @@ class AttemptStore:
             assert moved, "the row is locked and queued"
             return Claim(job_id, token, attempt, JobRequest.model_validate(job.request))
 
-    def renew(self, claim: Claim, lease_seconds: float) -> bool:
-        """Renew the lease; whether the job is wished cancelled.
+    def renew(self, claim: Claim, lease_seconds: float) -> JobState:
+        """Renew the lease; the job's state, which tells whether it is wished paused or cancelled.
 
         Raises:
             LeaseLostError: the job is no longer held with this token.
@@ -79,13 +79,13 @@ class AttemptStore:
             update(Job)
             .where(*_held(claim.job_id, claim.fencing_token))
             .values(lease_expires_at=_from_now(lease_seconds))
-            .returning(Job.cancel_requested_at)
+            .returning(Job.state)
         )
         with Session(self._engine) as session, session.begin():
-            row = session.execute(query).one_or_none()
-        if row is None:
+            state = session.scalar(query)
+        if state is None:
             raise LeaseLostError(claim.job_id, claim.fencing_token)
-        return row[0] is not None
+        return JobState(state)
 
     def report(self, claim: Claim, event: str, data: Mapping[str, Any]) -> None:
         """Append an event of the attempt; LeaseLostError when the token is old."""
@@ -93,36 +93,46 @@ class AttemptStore:
             require_held(session, claim.job_id, claim.fencing_token)
             tell(session, claim.job_id, event, data)
 
-    def succeed(self, claim: Claim, result: Mapping[str, Any], files: Sequence[Artifact]) -> None:
-        """Publish the files and make the job succeeded, all at once.
+    def succeed(
+        self, claim: Claim, result: Mapping[str, Any], files: Sequence[Artifact]
+    ) -> JobState:
+        """Publish the files and make the job succeeded, all at once; the state it came to.
+
+        A job that was wished cancelled is cancelled, and publishes nothing.
 
         Raises:
             LeaseLostError: the token is old; nothing was published.
         """
         with Session(self._engine) as session, session.begin():
             values = {"result": dict(result), "crashes": 0}
-            self._end(session, claim, JobState.SUCCEEDED, values=values, data=result)
-            session.add_all(files)
+            state = self._end(session, claim, JobState.SUCCEEDED, values=values, data=result)
+            if state is JobState.SUCCEEDED:
+                session.add_all(files)
+        return state
 
-    def fail(self, claim: Claim, error: Mapping[str, Any]) -> None:
-        """Make the job failed, with its reason; LeaseLostError when the token is old."""
+    def fail(self, claim: Claim, error: Mapping[str, Any]) -> JobState:
+        """Make the job failed, with its reason, or cancelled, if that was wished.
+
+        Raises:
+            LeaseLostError: the token is old.
+        """
         with Session(self._engine) as session, session.begin():
             values = {"error": dict(error)}
-            self._end(session, claim, JobState.FAILED, values=values, data=error)
+            return self._end(session, claim, JobState.FAILED, values=values, data=error)
 
-    def cancelled(self, claim: Claim) -> None:
-        """Make the job cancelled, as was wished; LeaseLostError when the token is old."""
+    def release(self, claim: Claim, reason: str) -> JobState:
+        """Let go of the job, not charged: queued again, or paused or cancelled, if wished.
+
+        Raises:
+            LeaseLostError: the token is old.
+        """
         with Session(self._engine) as session, session.begin():
-            self._end(session, claim, JobState.CANCELLED, values={}, data={})
+            state = require_held(session, claim.job_id, claim.fencing_token)
+            _let_go(session, claim.job_id, claim.fencing_token, state, reason, {})
+            return WITHOUT_WORKER[state]
 
-    def release(self, claim: Claim, reason: str) -> None:
-        """Give the job back to the queue, not charged; LeaseLostError when the token is old."""
-        with Session(self._engine) as session, session.begin():
-            data = {"reason": reason}
-            self._end(session, claim, JobState.QUEUED, data=data, values={}, event="released")
-
-    def crashed(self, claim: Claim, detail: Mapping[str, Any], crashes_allowed: int) -> bool:
-        """Give a job back whose child crashed, or fail it; whether it has failed.
+    def crashed(self, claim: Claim, detail: Mapping[str, Any], crashes_allowed: int) -> JobState:
+        """Let go of a job whose child crashed, or fail it; the state it came to.
 
         Crashes count in a row; a mask that the attempt has evaluated starts the count again.
 
@@ -130,6 +140,7 @@ class AttemptStore:
             LeaseLostError: the token is old.
         """
         with Session(self._engine) as session, session.begin():
+            state = require_held(session, claim.job_id, claim.fencing_token)
             progressed = session.scalar(
                 select(func.count())
                 .select_from(Evaluation)
@@ -139,45 +150,36 @@ class AttemptStore:
                 )
             )
             crashes = 1 if progressed else session.get_one(Job, claim.job_id).crashes + 1
-            values: dict[str, Any] = {"crashes": crashes}
-            poisoned = crashes >= crashes_allowed
-            if poisoned:
-                values["error"] = {
-                    "code": "poisoned",
-                    "detail": f"the job's process crashed {crashes} times in a row without "
-                    "evaluating a mask; see the log's tail",
-                    **detail,
-                }
-            target = JobState.FAILED if poisoned else JobState.QUEUED
             data = {"crashes": crashes, **detail}
-            event = None if poisoned else "crashed"
-            self._end(session, claim, target, values=values, data=data, event=event)
-        return poisoned
+            if crashes < crashes_allowed or state is JobState.CANCELLING:
+                token = claim.fencing_token
+                _let_go(session, claim.job_id, token, state, "crashed", data, {"crashes": crashes})
+                return WITHOUT_WORKER[state]
+            error = {
+                "code": "poisoned",
+                "detail": f"the job's process crashed {crashes} times in a row without "
+                "evaluating a mask; see the log's tail",
+                **detail,
+            }
+            values = {"crashes": crashes, "error": error}
+            return self._end(session, claim, JobState.FAILED, values=values, data=data)
 
     def expire(self) -> Sequence[UUID]:
-        """Take back jobs whose lease has run out: queued again, or cancelled if wished.
+        """Take back jobs whose lease has run out: as `release`.
 
         The worker was lost, which is not the job's fault: nothing is charged.
         """
         expired = (
             select(Job)
-            .where(Job.state == JobState.RUNNING, Job.lease_expires_at < func.now())
+            .where(Job.state.in_(WITHOUT_WORKER), Job.lease_expires_at < func.now())
             .with_for_update(skip_locked=True)
         )
         with Session(self._engine) as session, session.begin():
             jobs = session.scalars(expired).all()
             for job in jobs:
                 assert job.fencing_token is not None
-                wished = job.cancel_requested_at is not None
-                _close_attempt(session, job.fencing_token, "lease_expired")
-                move(
-                    session,
-                    job.id,
-                    JobState.CANCELLED if wished else JobState.QUEUED,
-                    event=None if wished else "lease_expired",
-                    data={"attempt": job.attempts},
-                    fencing_token=job.fencing_token,
-                )
+                state = JobState(job.state)
+                _let_go(session, job.id, job.fencing_token, state, "lease_expired", {})
             return [job.id for job in jobs]
 
     def waiting(self, limit: int) -> Sequence[UUID]:
@@ -199,20 +201,44 @@ class AttemptStore:
         *,
         values: Mapping[str, Any],
         data: Mapping[str, Any],
-        event: str | None = None,
-    ) -> None:
+    ) -> JobState:
+        """Bring the job to a final state: `target`, unless it was wished cancelled."""
         token = claim.fencing_token
-        if not move(
-            session,
-            claim.job_id,
-            target,
-            values=values,
-            data={"attempt": claim.attempt, **data},
-            event=event,
-            fencing_token=token,
-        ):
-            raise LeaseLostError(claim.job_id, token)
-        _close_attempt(session, token, event or str(target))
+        state = require_held(session, claim.job_id, token)
+        if state is JobState.CANCELLING:
+            _let_go(session, claim.job_id, token, state, str(target), {})
+            return JobState.CANCELLED
+        data = {"attempt": claim.attempt, **data}
+        move(session, claim.job_id, target, values=values, data=data, fencing_token=token)
+        _close_attempt(session, token, str(target))
+        return target
+
+
+def _let_go(
+    session: Session,
+    job_id: UUID,
+    fencing_token: int,
+    state: JobState,
+    reason: str,
+    data: Mapping[str, Any],
+    values: Mapping[str, Any] | None = None,
+) -> None:
+    """Bring a held, locked job to where it goes without its worker; the reason is told."""
+    target = WITHOUT_WORKER[state]
+    attempt = _close_attempt(session, fencing_token, reason)
+    move(
+        session,
+        job_id,
+        target,
+        event=_RETURNS.get(reason, "released") if target is JobState.QUEUED else None,
+        data={"attempt": attempt, "reason": reason, **data},
+        values=values,
+        fencing_token=fencing_token,
+    )
+
+
+_RETURNS = {"crashed": "crashed", "lease_expired": "lease_expired"}
+"""Events of a return to the queue that say more than `released`."""
 
 
 def _from_now(seconds: float) -> ColumnElement[Any]:
@@ -223,21 +249,30 @@ def _held(job_id: UUID, fencing_token: int) -> tuple[ColumnElement[bool], ...]:
     return (
         Job.id == job_id,
         Job.fencing_token == fencing_token,
-        Job.state == JobState.RUNNING,
+        Job.state.in_(WITHOUT_WORKER),
     )
 
 
-def require_held(session: Session, job_id: UUID, fencing_token: int) -> None:
-    """Lock the job's row for this transaction, or raise: no write with an old token passes."""
-    held = select(Job.id).where(*_held(job_id, fencing_token)).with_for_update()
-    if session.scalar(held) is None:
+def require_held(session: Session, job_id: UUID, fencing_token: int) -> JobState:
+    """Lock the job's row for this transaction; its state. No write with an old token passes.
+
+    Raises:
+        LeaseLostError: the token is old.
+    """
+    held = select(Job.state).where(*_held(job_id, fencing_token)).with_for_update()
+    state = session.scalar(held)
+    if state is None:
         raise LeaseLostError(job_id, fencing_token)
+    return JobState(state)
 
 
-def _close_attempt(session: Session, fencing_token: int, outcome: str) -> None:
-    session.execute(
+def _close_attempt(session: Session, fencing_token: int, outcome: str) -> int:
+    """Write why an attempt ended; its number."""
+    number: int = session.execute(
         update(Attempt)
         .where(Attempt.fencing_token == fencing_token)
         .values(ended_at=func.now(), outcome=outcome)
+        .returning(Attempt.number)
         .execution_options(synchronize_session=False)
-    )
+    ).scalar_one()
+    return number

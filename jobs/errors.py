@@ -6,6 +6,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from bonsai_core.errors import PruneError
+from jobs.states import JobState, Wish, legal_wishes
 
 __all__ = [
     "DATABASE_ERROR",
@@ -52,15 +53,13 @@ class ArtifactNotFoundError(JobError):
 class IllegalMoveError(JobError):
     """The job's state does not allow what was asked."""
 
-    def __init__(self, job_id: UUID, state: str, wish: str, legal: list[str]) -> None:
+    def __init__(self, job_id: UUID, state: JobState, wish: Wish) -> None:
         self.job_id = job_id
         self.state = state
         self.wish = wish
-        self.legal = legal
-        super().__init__(
-            f"job {job_id} is {state}, which cannot become {wish}; "
-            f"legal: {', '.join(legal) if legal else 'nothing, the state is final'}"
-        )
+        self.legal = legal_wishes(state)
+        legal = ", ".join(self.legal) if self.legal else "nothing, the state is final"
+        super().__init__(f"job {job_id} is {state}: no {wish} now; legal: {legal}")
 
 
 class InvalidCursorError(JobError):

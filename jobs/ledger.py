@@ -9,13 +9,26 @@ from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Engine, func, select, update
+from sqlalchemy import Engine, delete, func, insert, literal, select, union_all, update
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
 from jobs.artifacts import StoredFile
 from jobs.attempts import require_held
+from jobs.moves import tell
 from jobs.progress import Progress
-from jobs.records import Evaluation, Job, Round
+from jobs.records import Attempt, Evaluation, Job, Round
+
+
+def inherit(session: Session, source: Job, target: Job) -> None:
+    """Give a new job what another one has evaluated; its files stay where they are."""
+    target.fingerprint = source.fingerprint
+    session.flush()
+    for table in (Round, Evaluation):
+        columns = [column for column in table.__table__.columns if column.name != "job_id"]
+        rows = select(literal(target.id), *columns).where(table.job_id == source.id)
+        names = ["job_id", *(column.name for column in columns)]
+        session.execute(insert(table).from_select(names, rows))
 
 
 class LedgerStore:
@@ -27,13 +40,30 @@ class LedgerStore:
         self._token = fencing_token
 
     def bind(self, fingerprint: str) -> str:
-        """The fingerprint the ledger is bound to; the first caller's becomes it."""
+        """The fingerprint the ledger is bound to; the first caller's becomes it.
+
+        A ledger taken over from the job that this one retries is dropped if it is of other inputs.
+        """
         with Session(self._engine) as session, session.begin():
             require_held(session, self._job_id, self._token)
             job = session.get_one(Job, self._job_id)
+            if job.fingerprint not in (None, fingerprint) and self._is_inherited(session):
+                for table in (Evaluation, Round):
+                    session.execute(delete(table).where(table.job_id == self._job_id))
+                tell(session, self._job_id, "started_anew", {"reason": "the inputs have changed"})
+                job.fingerprint = None
             if job.fingerprint is None:
                 job.fingerprint = fingerprint
             return job.fingerprint
+
+    def _is_inherited(self, session: Session) -> bool:
+        """Whether no attempt at this job has written to its ledger."""
+        own = select(Attempt.fencing_token).where(Attempt.job_id == self._job_id)
+        written = [
+            select(table.job_id).where(table.job_id == self._job_id, table.fencing_token.in_(own))
+            for table in (Evaluation, Round)
+        ]
+        return session.scalar(union_all(*written).limit(1)) is None
 
     def rounds(self) -> Sequence[Round]:
         """The rounds begun, in order."""
@@ -42,16 +72,19 @@ class LedgerStore:
             return session.scalars(query).all()
 
     def begin_round(self, number: int, prior: StoredFile) -> None:
-        """Insert a round with its prior; LeaseLostError when the token is old."""
+        """Write a round with its prior, in place of one whose file was lost.
+
+        Raises:
+            LeaseLostError: the token is old.
+        """
+        begun = postgresql.insert(Round).values(
+            job_id=self._job_id, number=number, fencing_token=self._token, prior=asdict(prior)
+        )
+        instead = {"prior": begun.excluded.prior, "fencing_token": self._token}
         with Session(self._engine) as session, session.begin():
             require_held(session, self._job_id, self._token)
-            session.add(
-                Round(
-                    job_id=self._job_id,
-                    number=number,
-                    fencing_token=self._token,
-                    prior=asdict(prior),
-                )
+            session.execute(
+                begun.on_conflict_do_update(index_elements=["job_id", "number"], set_=instead)
             )
 
     def finish_round(

@@ -25,11 +25,11 @@ def move(
 ) -> bool:
     """Move a job to `target` if its state allows it and, where given, the token still holds it.
 
-    The event is named `event`, or like the state. Leaving `running` gives up the lease; a final
-    state gets its time. False, and nothing is changed, when the guard does not hold.
+    The event is named `event`, or like the state. A state that no worker holds gives up the lease;
+    a final state gets its time. False, and nothing is changed, when the guard does not hold.
     """
     changes: dict[str, Any] = {"state": target, **(values or {})}
-    if target is not JobState.RUNNING:
+    if not target.is_held:
         changes |= {"fencing_token": None, "lease_expires_at": None}
     if target.is_final:
         changes["finished_at"] = func.now()
@@ -51,7 +51,11 @@ def move(
     return True
 
 
-_STAGES = {JobState.QUEUED: Stage.WAITING, JobState.SUCCEEDED: Stage.DONE}
+_STAGES = {
+    JobState.QUEUED: Stage.WAITING,
+    JobState.PAUSED: Stage.WAITING,
+    JobState.SUCCEEDED: Stage.DONE,
+}
 """What the progress says after a move; a job that failed or was cancelled keeps its last stage."""
 
 

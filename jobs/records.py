@@ -1,5 +1,6 @@
 """The tables. Times are the database's, in UTC; JSON columns hold what the API shows as it is."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -32,7 +33,12 @@ class Base(DeclarativeBase):
 FENCING_TOKEN = Sequence("fencing_token", metadata=Base.metadata, data_type=BigInteger)
 """Grows with every claim of any job, for ever."""
 
-_STATES = ", ".join(f"'{state}'" for state in JobState)
+
+def _listed(states: Iterable[JobState]) -> str:
+    return ", ".join(f"'{state}'" for state in states)
+
+
+_HELD = f"state IN ({_listed(state for state in JobState if state.is_held)})"
 
 
 class Job(Base):
@@ -40,14 +46,14 @@ class Job(Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        CheckConstraint(f"state IN ({_STATES})", name="jobs_state_known"),
+        CheckConstraint(f"state IN ({_listed(JobState)})", name="jobs_state_known"),
         CheckConstraint(
-            "(state = 'running') = (fencing_token IS NOT NULL AND lease_expires_at IS NOT NULL)",
-            name="jobs_held_while_running",
+            f"({_HELD}) = (fencing_token IS NOT NULL AND lease_expires_at IS NOT NULL)",
+            name="jobs_held_by_lease",
         ),
         Index("jobs_by_age", "created_at", "id"),
         Index("jobs_queued", "created_at", "id", postgresql_where="state = 'queued'"),
-        Index("jobs_leased", "lease_expires_at", postgresql_where="state = 'running'"),
+        Index("jobs_leased", "lease_expires_at", postgresql_where=_HELD),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -59,8 +65,10 @@ class Job(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
-    cancel_requested_at: Mapped[datetime | None]
-    """A wish, seen by the worker between two masks."""
+    retry_of: Mapped[UUID | None] = mapped_column(
+        ForeignKey("jobs.id", ondelete="SET NULL"), unique=True
+    )
+    """The job from whose ledger this one goes on; no job is retried twice."""
     fencing_token: Mapped[int | None] = mapped_column(BigInteger)
     """Names the attempt that holds the job; every write of an attempt must match it."""
     lease_expires_at: Mapped[datetime | None]
@@ -91,7 +99,8 @@ class Attempt(Base):
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ended_at: Mapped[datetime | None]
     outcome: Mapped[str | None]
-    """Why it ended: a final state, or `released`, `crashed`, `lease_expired`."""
+    """Why it ended: `succeeded`, `failed`, `paused`, `cancelled`, `drained`, `crashed` or
+    `lease_expired`."""
 
 
 class Event(Base):

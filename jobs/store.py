@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Engine, func, select, text, tuple_
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from jobs.errors import (
@@ -20,10 +21,11 @@ from jobs.errors import (
     InvalidCursorError,
     JobNotFoundError,
 )
+from jobs.ledger import inherit
 from jobs.moves import move, tell
-from jobs.records import Artifact, Event, Job
+from jobs.records import Artifact, Attempt, Evaluation, Event, Job
 from jobs.request import JobRequest
-from jobs.states import MOVES, JobState
+from jobs.states import WISHES, JobState, Wish
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,15 @@ class EventPage:
     next_cursor: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class AttemptAccount:
+    """An attempt, and how far it came: masks it evaluated, and round and trial of the last one."""
+
+    attempt: Attempt
+    masks_evaluated: int
+    last_mask: tuple[int, int] | None
+
+
 class JobStore:
     """Jobs as clients see them."""
 
@@ -56,16 +67,7 @@ class JobStore:
     def submit(self, request: JobRequest) -> Job:
         """Insert a queued job and its first event."""
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
-            job = Job(
-                name=request.name,
-                labels=request.labels,
-                request=request.model_dump(mode="json"),
-                state=JobState.QUEUED,
-                progress={},
-            )
-            session.add(job)
-            session.flush()
-            tell(session, job.id, "submitted", {})
+            job = _insert(session, request)
             session.refresh(job)
         return job
 
@@ -95,30 +97,43 @@ class JobStore:
             jobs[:limit], _cursor([last.created_at.isoformat(), str(last.id)]) if last else None
         )
 
-    def cancel(self, job_id: UUID) -> Job:
-        """Cancel a queued job at once; leave a wish for the worker of a running one.
+    def ask(self, job_id: UUID, wish: Wish) -> Job:
+        """Pause, resume or cancel: at once where no worker holds the job, else by its worker.
 
-        A second call changes nothing. A job that is final in another way cannot be cancelled.
+        A second call changes nothing. Cancel wins over pause.
 
         Raises:
             JobNotFoundError: there is no such job.
-            IllegalMoveError: the job has succeeded or failed.
+            IllegalMoveError: the job's state does not allow it.
         """
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
             job = _existing(session, job_id, lock=True)
-            if job.state == JobState.QUEUED:
-                wish = {"cancel_requested_at": func.now()}
-                move(session, job_id, JobState.CANCELLED, data={}, values=wish)
-            elif job.state == JobState.RUNNING and job.cancel_requested_at is None:
-                job.cancel_requested_at = func.now()
-                session.flush()
-                tell(session, job_id, "cancel_requested", {})
-            elif job.state in {JobState.SUCCEEDED, JobState.FAILED}:
-                legal = sorted(str(target) for target in MOVES[JobState(job.state)])
-                raise IllegalMoveError(job_id, job.state, JobState.CANCELLED, legal)
-            session.flush()
+            state, target = _answer(job, wish)
+            if target is not state:
+                event = "resumed" if wish is Wish.RESUME else None
+                move(session, job_id, target, event=event, data={})
             session.refresh(job)
         return job
+
+    def retry(self, job_id: UUID) -> Job:
+        """A new job that goes on from what a failed or cancelled one has evaluated.
+
+        If its inputs have changed since, it starts anew. A second call gives the same job.
+
+        Raises:
+            JobNotFoundError: there is no such job.
+            IllegalMoveError: the job has not failed, and was not cancelled.
+        """
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            job = _existing(session, job_id, lock=True)
+            _answer(job, Wish.RETRY)
+            again = session.scalar(select(Job).where(Job.retry_of == job_id))
+            if again is None:
+                again = _insert(session, JobRequest.model_validate(job.request), retry_of=job)
+                inherit(session, job, again)
+                tell(session, job_id, "retried", {"job": str(again.id)})
+            session.refresh(again)
+        return again
 
     def events(self, job_id: UUID, *, limit: int, cursor: str | None = None) -> EventPage:
         """Up to `limit` events of a job after `cursor`, oldest first.
@@ -140,6 +155,32 @@ class JobStore:
         more = len(events) > limit
         return EventPage(events[:limit], _cursor([events[limit - 1].sequence]) if more else None)
 
+    def attempts(self, job_id: UUID) -> Sequence[AttemptAccount]:
+        """Every attempt at a job, the first one first; JobNotFoundError when there is no such."""
+        of_job = Evaluation.job_id == job_id
+        counts = (
+            select(Evaluation.fencing_token, func.count())
+            .where(of_job)
+            .group_by(Evaluation.fencing_token)
+        )
+        last = (
+            select(Evaluation.fencing_token, Evaluation.round, Evaluation.trial)
+            .ext(distinct_on(Evaluation.fencing_token))
+            .where(of_job)
+            .order_by(Evaluation.fencing_token, Evaluation.round.desc(), Evaluation.at.desc())
+        )
+        attempts = select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number)
+        with Session(self._engine) as session:
+            _existing(session, job_id)
+            masks = dict(session.execute(counts).all())
+            ends = {token: (number, trial) for token, number, trial in session.execute(last)}
+            return [
+                AttemptAccount(
+                    attempt, masks.get(attempt.fencing_token, 0), ends.get(attempt.fencing_token)
+                )
+                for attempt in session.scalars(attempts)
+            ]
+
     def artifacts(self, job_id: UUID) -> Sequence[Artifact]:
         """The published files of a job by name; none before it has succeeded."""
         with Session(self._engine) as session:
@@ -159,6 +200,29 @@ class JobStore:
             if artifact.name == name:
                 return artifact
         raise ArtifactNotFoundError(job_id, name, [artifact.name for artifact in published])
+
+
+def _insert(session: Session, request: JobRequest, retry_of: Job | None = None) -> Job:
+    job = Job(
+        name=request.name,
+        labels=request.labels,
+        request=request.model_dump(mode="json"),
+        state=JobState.QUEUED,
+        progress={},
+        retry_of=retry_of and retry_of.id,
+    )
+    session.add(job)
+    session.flush()
+    tell(session, job.id, "submitted", {"retry_of": str(retry_of.id)} if retry_of else {})
+    return job
+
+
+def _answer(job: Job, wish: Wish) -> tuple[JobState, JobState]:
+    """The state of a job, and what a wish makes of it; IllegalMoveError where it is not legal."""
+    state = JobState(job.state)
+    if state not in WISHES[wish]:
+        raise IllegalMoveError(job.id, state, wish)
+    return state, WISHES[wish][state]
 
 
 def _existing(session: Session, job_id: UUID, *, lock: bool = False) -> Job:

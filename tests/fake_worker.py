@@ -10,8 +10,10 @@ from sqlalchemy.orm import Session
 
 from jobs.artifacts import LocalArtifactStore
 from jobs.attempts import AttemptStore, Claim
+from jobs.ledger import LedgerStore
 from jobs.progress import Progress
 from jobs.records import Artifact, Job
+from jobs.states import JobState
 
 
 class FakeWorker:
@@ -39,7 +41,12 @@ class FakeWorker:
     def report(self, claim: Claim, event: str, data: Mapping[str, Any]) -> None:
         self._attempts.report(claim, event, data)
 
-    def wants_cancel(self, claim: Claim) -> bool:
+    def evaluate(self, claim: Claim, *, number: int, trials: int) -> None:
+        ledger = LedgerStore(self._engine, claim.job_id, claim.fencing_token)
+        for trial in range(trials):
+            ledger.record(number, trial, 0.0, 0.1)
+
+    def wished(self, claim: Claim) -> JobState:
         return self._attempts.renew(claim, 600)
 
     def succeed(self, claim: Claim, files: Mapping[str, bytes]) -> None:
@@ -50,8 +57,8 @@ class FakeWorker:
         error = {"code": "broken_numerics", "detail": "model: a value is not finite"}
         self._attempts.fail(claim, error)
 
-    def cancelled(self, claim: Claim) -> None:
-        self._attempts.cancelled(claim)
+    def release(self, claim: Claim, reason: str) -> None:
+        self._attempts.release(claim, reason)
 
     def _store(self, claim: Claim, name: str, content: bytes) -> Artifact:
         self._scratch.mkdir(exist_ok=True)

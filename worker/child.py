@@ -10,6 +10,7 @@ import mimetypes
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -62,15 +63,16 @@ def main(folder: Path, parent: int) -> Exit:
         job_id=str(claim.job_id), fencing_token=claim.fencing_token
     )
     engine = connect(settings, connections=2)
+    attempts = AttemptStore(engine)
     files = LocalArtifactStore(settings.artifacts_dir)
     store = LedgerStore(engine, claim.job_id, claim.fencing_token)
     try:
         result = prune(
             PruneRequest.model_validate(claim.request.model_dump(include=_CORE_FIELDS)),
             folder / "result",
-            ledger=PostgresLedger(store, files, claim, folder),
+            ledger=PostgresLedger(store, files, claim, folder, partial(attempts.report, claim)),
             device=settings.device,
-            listener=Reporter(AttemptStore(engine), store, claim),
+            listener=Reporter(attempts, store, claim),
             stop=stop,
             # Goes with the attempt's folder, also after a kill.
             scratch=folder,

@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from jobs.attempts import AttemptStore, Claim
 from jobs.errors import LeaseLostError
 from jobs.settings import Settings
+from jobs.states import JobState
 
 _log = structlog.get_logger(__name__)
 
@@ -20,7 +21,11 @@ class Ending(StrEnum):
     """Why a child is asked to stop before it is done."""
 
     CANCELLED = "cancelled"
+    PAUSED = "paused"
     DRAINED = "drained"
+
+
+_WISHED = {JobState.CANCELLING: Ending.CANCELLED, JobState.PAUSING: Ending.PAUSED}
 
 
 class Lease:
@@ -46,11 +51,11 @@ class Lease:
             return None
         self._tried = now
         try:
-            cancelled = self._attempts.renew(self._claim, self._seconds)
+            state = self._attempts.renew(self._claim, self._seconds)
         except SQLAlchemyError as error:
             _log.warning("heartbeat_failed", error=str(error))
             if time.monotonic() - self._renewed > self._seconds * _OWN_SHARE:
                 raise LeaseLostError(self._claim.job_id, self._claim.fencing_token) from error
             return None
         self._renewed = now
-        return Ending.CANCELLED if cancelled else None
+        return _WISHED.get(state)

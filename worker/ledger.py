@@ -1,6 +1,6 @@
 """The core's ledger in Postgres: numbers as rows, arrays as files of the artifact store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,45 @@ from jobs.records import Round
 
 
 class PostgresLedger:
-    """The ledger of a claimed job. `scratch` is a folder for files on their way."""
+    """The ledger of a claimed job.
+
+    A file that is not what was stored is never used, and its loss is told as an event: what it held
+    is computed again, from the trials that the rows have.
+
+    Args:
+        store: the rows.
+        files: the artifact store.
+        claim: the hold on the job.
+        scratch: folder for files on their way.
+        tell: appends an event to the job's.
+    """
 
     def __init__(
-        self, store: LedgerStore, files: ArtifactStore, claim: Claim, scratch: Path
+        self,
+        store: LedgerStore,
+        files: ArtifactStore,
+        claim: Claim,
+        scratch: Path,
+        tell: Callable[[str, Mapping[str, Any]], None],
     ) -> None:
         self._store = store
         self._files = files
         self._claim = claim
         self._scratch = scratch
+        self._tell = tell
 
     def open(self, fingerprint: str) -> None:
         """See `bonsai_core.ledger.Ledger.open`."""
         require_same_inputs("the database", self._store.bind(fingerprint), fingerprint)
 
     def finished_rounds(self) -> Sequence[RoundRecord]:
-        """See `bonsai_core.ledger.Ledger.finished_rounds`."""
-        records = (entry.record for entry in self._store.rounds())
-        return [RoundRecord.model_validate(record) for record in records if record is not None]
+        """See `bonsai_core.ledger.Ledger.finished_rounds`; those before the first unsound one."""
+        records = []
+        for entry in self._store.rounds():
+            if entry.record is None or not (entry.weights is None or self._is_sound(entry.weights)):
+                break
+            records.append(RoundRecord.model_validate(entry.record))
+        return records
 
     def weights(self, number: int) -> Tensors:
         """See `bonsai_core.ledger.Ledger.weights`."""
@@ -41,7 +62,7 @@ class PostgresLedger:
     def prior(self, number: int) -> Tensors | None:
         """See `bonsai_core.ledger.Ledger.prior`."""
         found = self._round(number)
-        return self._read(found.prior) if found else None
+        return self._read(found.prior) if found and self._is_sound(found.prior) else None
 
     def begin_round(self, number: int, prior: Tensors) -> None:
         """See `bonsai_core.ledger.Ledger.begin_round`."""
@@ -72,18 +93,17 @@ class PostgresLedger:
         path.unlink()
         return stored
 
-    def _read(self, place: dict[str, Any]) -> Tensors:
-        """Arrays of the store; a file that is not what was stored is never used.
-
-        Raises:
-            RuntimeError: the file's digest differs from the row's.
-        """
+    def _is_sound(self, place: dict[str, Any]) -> bool:
+        """Whether a file is what was stored; it is told if not."""
         stored = StoredFile(**place)
-        path = self._files.path(stored.key)
-        found = sha256_of(path)
+        try:
+            found = sha256_of(self._files.path(stored.key))
+        except FileNotFoundError:
+            found = None
         if found != stored.sha256:
-            raise RuntimeError(
-                f"checkpoint {stored.key} is corrupt: its SHA-256 is {found}, "
-                f"stored was {stored.sha256}"
-            )
-        return load_file(path)
+            expected = {"sha256": found, "expected_sha256": stored.sha256}
+            self._tell("checkpoint_corrupt", {"file": stored.key, **expected})
+        return found == stored.sha256
+
+    def _read(self, place: dict[str, Any]) -> Tensors:
+        return load_file(self._files.path(StoredFile(**place).key))

@@ -14,6 +14,7 @@ from jobs.attempts import AttemptStore, Claim
 from jobs.errors import LeaseLostError
 from jobs.records import Artifact
 from jobs.settings import Settings
+from jobs.states import JobState
 from worker import scratch
 from worker.child_process import ChildProcess
 from worker.lease import Ending, Lease
@@ -99,15 +100,15 @@ class Supervisor:
         code = child.exit_code
         _log.info("attempt_ended", exit_code=code, ending=ending)
         if code == Exit.SUCCEEDED and outcome.result is not None:
-            self._attempts.succeed(claim, outcome.result, _artifacts(claim, outcome))
+            state = self._attempts.succeed(claim, outcome.result, _artifacts(claim, outcome))
+            if state is not JobState.SUCCEEDED:
+                self._files.delete(result_prefix(claim))
         elif code == Exit.FAILED and outcome.error is not None:
             self._attempts.fail(claim, outcome.error)
         elif code == Exit.LEASE_LOST:
             raise LeaseLostError(claim.job_id, claim.fencing_token)
-        elif ending is Ending.CANCELLED:
-            self._attempts.cancelled(claim)
-        elif ending is Ending.DRAINED:
-            self._attempts.release(claim, "drained")
+        elif ending is not None:
+            self._attempts.release(claim, str(ending))
         else:
             detail = {"exit_code": code, "log_tail": child.log_tail()}
             _log.error("attempt_crashed", **detail)

@@ -1,4 +1,4 @@
-"""Submit, show, list and cancel jobs; what has happened to one."""
+"""Submit, show and list jobs; pause, resume, cancel and retry one; what has happened to it."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -8,10 +8,10 @@ from fastapi.openapi.models import Example
 
 from api.dependencies import Bell, Store
 from api.openapi import problems
-from api.schemas import Event, EventPage, Job, JobPage, job_path
+from api.schemas import Attempt, AttemptPage, Event, EventPage, Job, JobPage, job_path
 from api.validation import require_storable, unreadable
 from jobs.request import JobRequest, check_inputs
-from jobs.states import JobState
+from jobs.states import JobState, Wish
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -53,6 +53,10 @@ EXAMPLE: dict[str, Any] = {
         "seed": 0,
     },
 }
+_CREATED: dict[str, Any] = {
+    "description": "The job is queued, durably.",
+    "headers": {"Location": {"description": "Path of the job.", "schema": {"type": "string"}}},
+}
 _SHORT_EXAMPLE = {key: EXAMPLE[key] for key in ("model", "calibration", "target")}
 _EXAMPLES = {
     "all": Example(summary="With the pruning spelled out, at its defaults", value=EXAMPLE),
@@ -65,12 +69,7 @@ _EXAMPLES = {
     operation_id="submit_job",
     status_code=201,
     responses={
-        201: {
-            "description": "The job is queued, durably.",
-            "headers": {
-                "Location": {"description": "Path of the job.", "schema": {"type": "string"}}
-            },
-        },
+        201: _CREATED,
         **problems(400, 415, 422, 503),
     },
 )
@@ -112,11 +111,49 @@ def show(job_id: UUID, store: Store) -> Job:
     return Job.of(store.show(job_id))
 
 
+@router.post("/{job_id}/pause", operation_id="pause_job", responses=problems(404, 409, 422, 503))
+def pause(job_id: UUID, store: Store) -> Job:
+    """Pause a job: a queued one at once, a running one after the forward pass in flight, which
+    frees its device. All that was evaluated is kept. Doing it twice changes nothing."""
+    return Job.of(store.ask(job_id, Wish.PAUSE))
+
+
+@router.post("/{job_id}/resume", operation_id="resume_job", responses=problems(404, 409, 422, 503))
+def resume(job_id: UUID, store: Store, afterwards: BackgroundTasks, doorbell: Bell) -> Job:
+    """Let a paused job go on, from what it has evaluated. Doing it twice changes nothing."""
+    job = store.ask(job_id, Wish.RESUME)
+    afterwards.add_task(doorbell.ring, job.id)
+    return Job.of(job)
+
+
 @router.post("/{job_id}/cancel", operation_id="cancel_job", responses=problems(404, 409, 422, 503))
 def cancel(job_id: UUID, store: Store) -> Job:
-    """Cancel a job: a queued one at once, a running one after the forward pass in flight. Doing it
-    twice changes nothing; a job that has succeeded or failed cannot be cancelled."""
-    return Job.of(store.cancel(job_id))
+    """Cancel a job: a queued or paused one at once, a running one after the forward pass in flight.
+    Doing it twice changes nothing; a job that has succeeded or failed cannot be cancelled."""
+    return Job.of(store.ask(job_id, Wish.CANCEL))
+
+
+@router.post(
+    "/{job_id}/retry",
+    operation_id="retry_job",
+    status_code=201,
+    responses={201: _CREATED, **problems(404, 409, 422, 503)},
+)
+def retry(
+    job_id: UUID, response: Response, store: Store, afterwards: BackgroundTasks, doorbell: Bell
+) -> Job:
+    """Queue a new job that goes on from what a failed or cancelled one has evaluated; it starts
+    anew if the inputs have changed since. Doing it twice gives the same job."""
+    job = store.retry(job_id)
+    afterwards.add_task(doorbell.ring, job.id)
+    response.headers["Location"] = job_path(job.id)
+    return Job.of(job)
+
+
+@router.get("/{job_id}/attempts", operation_id="list_attempts", responses=problems(404, 422, 503))
+def attempts(job_id: UUID, store: Store) -> AttemptPage:
+    """Which workers have held a job, how far each came and why it let go, the first one first."""
+    return AttemptPage(items=[Attempt.of(account) for account in store.attempts(job_id)])
 
 
 @router.get("/{job_id}/events", operation_id="list_events", responses=problems(404, 422, 503))

@@ -1,7 +1,7 @@
-"""Showing, listing and cancelling jobs, and their events."""
+"""Showing and listing jobs, what may be asked of them, their events and attempts."""
 
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from fastapi.testclient import TestClient
@@ -12,7 +12,8 @@ from tests.fake_worker import FakeWorker
 
 ENDPOINTS = [
     ("GET", "/v1/jobs/{}"),
-    ("POST", "/v1/jobs/{}/cancel"),
+    *(("POST", f"/v1/jobs/{{}}/{wish}") for wish in ("pause", "resume", "cancel", "retry")),
+    ("GET", "/v1/jobs/{}/attempts"),
     ("GET", "/v1/jobs/{}/events"),
     ("GET", "/v1/jobs/{}/artifacts"),
     ("GET", "/v1/jobs/{}/artifacts/report.json"),
@@ -85,7 +86,7 @@ def test_jobs_are_listed_by_state(
     [
         ({"limit": 0}, "invalid_request", "/limit"),
         ({"limit": "many"}, "invalid_request", "/limit"),
-        ({"state": "paused"}, "invalid_request", "/state"),
+        ({"state": "sleeping"}, "invalid_request", "/state"),
         ({"cursor": "x" * 201}, "invalid_request", "/cursor"),
     ],
 )
@@ -127,40 +128,109 @@ def test_events_come_in_order_page_by_page(
     assert events[-1]["data"] == {"round": 2}
 
 
+def event_types(client: TestClient, job: dict[str, Any]) -> list[str]:
+    return [event["type"] for event in client.get(job["links"]["events"]).json()["items"]]
+
+
 def test_a_queued_job_is_cancelled_at_once_and_once(
     client: TestClient, job: dict[str, Any]
 ) -> None:
     response = client.post(job["links"]["cancel"])
     assert response.status_code == 200
     cancelled = response.json()
-    assert (cancelled["state"], cancelled["cancel_requested"]) == ("cancelled", True)
+    assert cancelled["state"] == "cancelled"
     assert client.post(job["links"]["cancel"]).json() == cancelled
-    events = client.get(job["links"]["events"]).json()["items"]
-    assert [event["type"] for event in events] == ["submitted", "cancelled"]
+    assert event_types(client, job) == ["submitted", "cancelled"]
 
 
-def test_a_running_job_is_cancelled_by_its_worker(
-    client: TestClient, job: dict[str, Any], worker: FakeWorker
+def test_a_queued_job_is_paused_and_resumed_at_once(
+    client: TestClient, job: dict[str, Any]
+) -> None:
+    for _ in range(2):
+        assert client.post(job["links"]["pause"]).json()["state"] == "paused"
+    for _ in range(2):
+        assert client.post(job["links"]["resume"]).json()["state"] == "queued"
+    assert event_types(client, job) == ["submitted", "paused", "resumed"]
+
+
+@pytest.mark.parametrize(
+    ("wish", "wished", "reached"),
+    [("pause", "pausing", "paused"), ("cancel", "cancelling", "cancelled")],
+)
+def test_a_running_job_is_paused_or_cancelled_by_its_worker(
+    client: TestClient,
+    job: dict[str, Any],
+    worker: FakeWorker,
+    wish: str,
+    wished: str,
+    reached: str,
 ) -> None:
     claim = worker.claim()
     for _ in range(2):
-        wished = client.post(job["links"]["cancel"])
-        assert wished.status_code == 200
-        assert (wished.json()["state"], wished.json()["cancel_requested"]) == ("running", True)
-    assert worker.wants_cancel(claim)
-    worker.cancelled(claim)
-    assert client.post(job["links"]["cancel"]).json()["state"] == "cancelled"
+        response = client.post(job["links"][wish])
+        assert (response.status_code, response.json()["state"]) == (200, wished)
+    assert worker.wished(claim) == wished
+    worker.release(claim, reached)
+    assert client.post(job["links"][wish]).json()["state"] == reached
+    assert event_types(client, job) == ["submitted", "running", wished, reached]
 
 
+def test_cancel_wins_over_pause(
+    client: TestClient, job: dict[str, Any], worker: FakeWorker
+) -> None:
+    claim = worker.claim()
+    client.post(job["links"]["pause"])
+    assert client.post(job["links"]["cancel"]).json()["state"] == "cancelling"
+    for wish in ("pause", "resume"):
+        problem = require_problem(client.post(job["links"][wish]), 409, "illegal_move")
+        assert "is cancelling" in problem["detail"]
+        assert "legal: cancel" in problem["detail"]
+    worker.release(claim, "cancelled")
+    assert client.get(job["links"]["self"]).json()["state"] == "cancelled"
+
+
+@pytest.mark.parametrize("wish", ["pause", "resume", "cancel"])
 @pytest.mark.parametrize("state", ["succeeded", "failed"])
-def test_a_job_that_has_ended_cannot_be_cancelled(
-    client: TestClient, job: dict[str, Any], worker: FakeWorker, state: str
+def test_nothing_is_asked_of_a_job_that_has_ended(
+    client: TestClient, job: dict[str, Any], worker: FakeWorker, state: str, wish: str
 ) -> None:
     claim = worker.claim()
     if state == "failed":
         worker.fail(claim)
     else:
         worker.succeed(claim, {})
-    problem = require_problem(client.post(job["links"]["cancel"]), 409, "illegal_move")
-    assert state in problem["detail"]
-    assert client.get(job["links"]["self"]).json()["cancel_requested"] is False
+    before = client.get(job["links"]["self"]).json()
+    problem = require_problem(client.post(job["links"][wish]), 409, "illegal_move")
+    assert f"is {state}: no {wish} now" in problem["detail"]
+    assert ("legal: retry" if state == "failed" else "nothing") in problem["detail"]
+    assert client.get(job["links"]["self"]).json() == before
+
+
+def test_a_failed_job_is_retried_by_another_one(
+    client: TestClient, job: dict[str, Any], worker: FakeWorker
+) -> None:
+    worker.fail(worker.claim())
+    response = client.post(job["links"]["retry"])
+    assert response.status_code == 201
+    again = response.json()
+    assert response.headers["location"] == again["links"]["self"]
+    assert (again["retry_of"], again["state"]) == (job["id"], "queued")
+    assert client.post(job["links"]["retry"]).json() == again
+    assert client.get(job["links"]["self"]).json()["state"] == "failed"
+    assert worker.claim().job_id == UUID(again["id"])
+
+
+def test_attempts_tell_who_held_a_job_and_why_each_let_go(
+    client: TestClient, job: dict[str, Any], worker: FakeWorker
+) -> None:
+    assert client.get(job["links"]["attempts"]).json() == {"items": [], "next_cursor": None}
+    claim = worker.claim()
+    worker.evaluate(claim, number=1, trials=3)
+    worker.release(claim, "drained")
+    worker.claim()
+    first, second = client.get(job["links"]["attempts"]).json()["items"]
+    assert (first["number"], first["worker"], first["device"]) == (1, "fake", "cpu")
+    assert (first["outcome"], first["masks_evaluated"]) == ("drained", 3)
+    assert first["last_mask"] == {"round": 1, "trial": 2}
+    assert first["fencing_token"] < second["fencing_token"]
+    assert (second["outcome"], second["ended_at"], second["last_mask"]) == (None, None, None)

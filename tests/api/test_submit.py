@@ -42,13 +42,14 @@ def test_a_submitted_job_is_answered_whole(client: TestClient, body: dict[str, A
     assert client.get(path).json() == job
     assert job["links"] == {
         "self": path,
-        "events": f"{path}/events",
-        "artifacts": f"{path}/artifacts",
-        "cancel": f"{path}/cancel",
+        **{
+            name: f"{path}/{name}"
+            for name in ("events", "attempts", "artifacts", "pause", "resume", "cancel", "retry")
+        },
     }
     assert (job["name"], job["labels"], job["state"]) == ("small", {"team": "search"}, "queued")
     assert (job["started_at"], job["finished_at"], job["attempts"]) == (None, None, 0)
-    assert (job["cancel_requested"], job["error"], job["result"]) == (False, None, None)
+    assert (job["retry_of"], job["error"], job["result"]) == (None, None, None)
     assert job["request"] == JobRequest.model_validate(
         {**body, "name": "small", "labels": {"team": "search"}}
     ).model_dump(mode="json")
@@ -56,7 +57,7 @@ def test_a_submitted_job_is_answered_whole(client: TestClient, body: dict[str, A
     assert job["progress"]["seconds_left"] is None
     assert set(job) == {
         *("id", "name", "labels", "state", "created_at", "started_at", "finished_at"),
-        *("cancel_requested", "attempts", "request", "progress", "error", "result", "links"),
+        *("retry_of", "attempts", "request", "progress", "error", "result", "links"),
     }
 
 

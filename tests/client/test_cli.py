@@ -19,7 +19,10 @@ from jobs.progress import Progress, Stage
 from tests.fake_worker import FakeWorker
 
 Bonsai = Callable[..., Result]
-COMMANDS = ["up", "submit", "list", "show", "watch", "cancel", "download", "prune", "evaluate"]
+COMMANDS = [
+    *("up", "submit", "list", "show", "watch", "pause", "resume", "cancel", "retry", "attempts"),
+    *("download", "prune", "evaluate"),
+]
 
 
 @pytest.fixture
@@ -221,7 +224,35 @@ def test_a_beginning_must_name_one_job(
 def test_cancel_tells_the_state(bonsai: Bonsai, job: Job, worker: FakeWorker) -> None:
     worker.claim()
     result = bonsai("cancel", job.id[:8])
-    assert result.stdout.strip() == f"{job.id} running (cancel requested)"
+    assert result.stdout.strip() == f"{job.id} cancelling"
+
+
+def test_pause_and_resume_tell_the_state(bonsai: Bonsai, job: Job) -> None:
+    assert bonsai("pause", job.id[:8]).stdout.strip() == f"{job.id} paused"
+    assert bonsai("resume", job.id[:8]).stdout.strip() == f"{job.id} queued"
+
+
+def test_retry_prints_the_id_of_the_new_job(
+    bonsai: Bonsai, client: Client, job: Job, worker: FakeWorker
+) -> None:
+    worker.fail(worker.claim())
+    again = client.job(bonsai("retry", job.id).stdout.strip())
+    assert (again.retry_of, again.state) == (job.id, "queued")
+    assert job.id in bonsai("show", again.id).stdout
+    refused = bonsai("retry", again.id)
+    assert refused.exit_code == 1
+    assert "is queued: no retry now; legal: pause, resume, cancel" in refused.stderr
+
+
+def test_attempts_are_listed(bonsai: Bonsai, job: Job, worker: FakeWorker) -> None:
+    assert bonsai("attempts", job.id).stdout.strip() == "no attempts"
+    claim = worker.claim()
+    worker.evaluate(claim, number=1, trials=3)
+    worker.release(claim, "drained")
+    lines = bonsai("attempts", job.id).stdout.splitlines()
+    assert any("fake" in line and "drained" in line and "trial 2" in line for line in lines)
+    (attempt,) = json.loads(bonsai("attempts", job.id, "--json").stdout)
+    assert (attempt["outcome"], attempt["masks_evaluated"]) == ("drained", 3)
 
 
 @pytest.mark.parametrize(("end", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 2)])
@@ -247,7 +278,7 @@ def test_watch_ends_with_the_code_of_the_state(
         worker.fail(claim)
     else:
         client.cancel(job.id)
-        worker.cancelled(claim)
+        worker.release(claim, "cancelled")
     result = bonsai("watch", job.id)
     assert result.exit_code == code
     assert end in result.stderr

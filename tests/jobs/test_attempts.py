@@ -18,7 +18,7 @@ from jobs.ledger import LedgerStore
 from jobs.progress import Progress
 from jobs.records import Artifact, Attempt, Evaluation, Round
 from jobs.request import JobRequest
-from jobs.states import JobState
+from jobs.states import JobState, Wish
 from jobs.store import JobStore
 
 
@@ -94,7 +94,6 @@ def old_token_writes(engine: Engine, old: Claim) -> list[Callable[[], object]]:
         lambda: attempts.report(old, "late", {}),
         lambda: attempts.succeed(old, {}, [artifact]),
         lambda: attempts.fail(old, {}),
-        lambda: attempts.cancelled(old),
         lambda: attempts.release(old, "late"),
         lambda: attempts.crashed(old, {}, 3),
         lambda: ledger.bind("late"),
@@ -147,15 +146,102 @@ def test_a_renewed_lease_does_not_expire_and_a_silent_one_does(
     assert attempts.waiting(10) == [job_id]
 
 
-def test_a_cancelled_job_of_a_lost_worker_becomes_cancelled(
+WITH_WORK_LEFT = [
+    (None, JobState.QUEUED),
+    (Wish.PAUSE, JobState.PAUSED),
+    (Wish.CANCEL, JobState.CANCELLED),
+]
+
+
+@pytest.mark.parametrize(("wish", "state"), WITH_WORK_LEFT)
+@pytest.mark.parametrize("reason", ["lease_expired", "crashed", "drained"])
+def test_a_job_that_lost_its_worker_comes_to_where_it_was_wished(
+    engine: Engine,
+    store: JobStore,
+    attempts: AttemptStore,
+    submit: Callable[[], UUID],
+    wish: Wish | None,
+    state: JobState,
+    reason: str,
+) -> None:
+    job_id = submit()
+    held = claimed(attempts, lease_seconds=0.01 if reason == "lease_expired" else 60)
+    if wish:
+        store.ask(job_id, wish)
+    if reason == "lease_expired":
+        time.sleep(0.05)
+        assert attempts.expire() == [job_id]
+    elif reason == "crashed":
+        assert attempts.crashed(held, {"exit_code": -9}, 3) is state
+    else:
+        assert attempts.release(held, reason) is state
+    job = store.show(job_id)
+    assert (job.state, job.fencing_token, job.lease_expires_at) == (state, None, None)
+    event = store.events(job_id, limit=100).items[-1]
+    named = "released" if reason == "drained" else reason
+    assert event.type == (named if state is JobState.QUEUED else state)
+    assert (event.data["attempt"], event.data["reason"]) == (1, reason)
+    with Session(engine) as session:
+        assert session.scalars(select(Attempt.outcome)).all() == [reason]
+
+
+@pytest.mark.parametrize("end", ["succeed", "fail", "crash"])
+def test_cancel_wins_over_an_end_that_comes_after_it(
+    store: JobStore, attempts: AttemptStore, submit: Callable[[], UUID], end: str
+) -> None:
+    job_id = submit()
+    held = claimed(attempts)
+    store.ask(job_id, Wish.CANCEL)
+    file = Artifact(job_id=job_id, name="m", key="k", size_bytes=1, sha256="0", content_type="a/b")
+    if end == "succeed":
+        state = attempts.succeed(held, {"sparsity": 0.5}, [file])
+    elif end == "fail":
+        state = attempts.fail(held, {"code": "x"})
+    else:
+        state = attempts.crashed(held, {}, 1)
+    job = store.show(job_id)
+    assert state == job.state == JobState.CANCELLED
+    assert (job.result, job.error) == (None, None)
+    assert store.artifacts(job_id) == []
+
+
+@pytest.mark.parametrize("end", [JobState.SUCCEEDED, JobState.FAILED])
+def test_a_job_that_ends_while_it_is_pausing_has_ended(
+    store: JobStore, attempts: AttemptStore, submit: Callable[[], UUID], end: JobState
+) -> None:
+    job_id = submit()
+    held = claimed(attempts)
+    store.ask(job_id, Wish.PAUSE)
+    if end is JobState.SUCCEEDED:
+        assert attempts.succeed(held, {"sparsity": 0.5}, []) is end
+    else:
+        assert attempts.fail(held, {"code": "x"}) is end
+    assert store.show(job_id).state == end
+
+
+def test_a_job_resumed_before_its_worker_let_go_is_queued_again(
     store: JobStore, attempts: AttemptStore, submit: Callable[[], UUID]
 ) -> None:
     job_id = submit()
-    claimed(attempts, lease_seconds=0.01)
-    store.cancel(job_id)
-    time.sleep(0.05)
-    attempts.expire()
-    assert store.show(job_id).state == JobState.CANCELLED
+    held = claimed(attempts)
+    store.ask(job_id, Wish.PAUSE)
+    assert attempts.renew(held, 60) is JobState.PAUSING
+    store.ask(job_id, Wish.RESUME)
+    assert attempts.renew(held, 60) is JobState.RUNNING
+    assert attempts.release(held, "paused") is JobState.QUEUED
+    assert claimed(attempts).attempt == 2
+
+
+def test_a_paused_job_is_not_claimed(
+    store: JobStore, attempts: AttemptStore, submit: Callable[[], UUID]
+) -> None:
+    first, second = submit(), submit()
+    store.ask(first, Wish.PAUSE)
+    assert claimed(attempts).job_id == second
+    assert claim(attempts) is None
+    assert attempts.waiting(10) == []
+    store.ask(first, Wish.RESUME)
+    assert claimed(attempts).job_id == first
 
 
 def test_a_lost_worker_is_not_charged_to_the_job(
@@ -175,15 +261,15 @@ def test_crashes_in_a_row_fail_the_job_and_a_new_mask_starts_the_count_again(
 ) -> None:
     job_id = submit()
     for _ in range(2):
-        assert not attempts.crashed(claimed(attempts), {}, 3)
+        assert attempts.crashed(claimed(attempts), {}, 3) is JobState.QUEUED
     held = claimed(attempts)
     ledger = LedgerStore(engine, job_id, held.fencing_token)
     ledger.begin_round(1, StoredFile("k", 1, "0"))
     ledger.record(1, 0, -1.0, 0.1)
-    assert not attempts.crashed(held, {}, 3)
+    assert attempts.crashed(held, {}, 3) is JobState.QUEUED
     assert store.show(job_id).crashes == 1
-    assert not attempts.crashed(claimed(attempts), {}, 3)
-    assert attempts.crashed(claimed(attempts), {"exit_code": -11}, 3)
+    assert attempts.crashed(claimed(attempts), {}, 3) is JobState.QUEUED
+    assert attempts.crashed(claimed(attempts), {"exit_code": -11}, 3) is JobState.FAILED
     job = store.show(job_id)
     assert job.state == JobState.FAILED
     assert job.error is not None
@@ -209,8 +295,8 @@ def test_events_are_numbered_without_gaps_whoever_writes(
     held = claimed(attempts)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda n: attempts.report(held, "tick", {"n": n}), range(40)))
-    store.cancel(job_id)
-    attempts.cancelled(held)
+    store.ask(job_id, Wish.CANCEL)
+    attempts.release(held, "cancelled")
     numbers = [event.sequence for event in store.events(job_id, limit=1000).items]
     assert numbers == list(range(1, len(numbers) + 1))
     assert store.show(job_id).last_event == len(numbers)
@@ -224,5 +310,5 @@ def test_an_attempt_keeps_why_it_ended(
     attempts.fail(claimed(attempts), {"code": "x"})
     with Session(engine) as session:
         rows = session.scalars(select(Attempt).order_by(Attempt.number)).all()
-    assert [(row.number, row.outcome) for row in rows] == [(1, "released"), (2, "failed")]
+    assert [(row.number, row.outcome) for row in rows] == [(1, "drained"), (2, "failed")]
     assert all(row.ended_at is not None for row in rows)

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from jobs.artifacts import LocalArtifactStore
 from jobs.doorbell import Doorbell
-from jobs.records import Evaluation, Job
+from jobs.records import Evaluation, Job, Round
 from jobs.request import JobRequest
 from jobs.settings import Settings
 from jobs.store import JobStore
@@ -95,6 +95,15 @@ class Service:
 
     def digests(self, job_id: UUID) -> dict[str, str]:
         return {file.name: file.sha256 for file in self.store.artifacts(job_id)}
+
+    def newest_checkpoint(self, job_id: UUID, name: str) -> Path:
+        """The stored file of the last round that has one of this name, `prior` or `weights`."""
+        with Session(self.engine) as session:
+            rounds = session.scalars(
+                select(Round).where(Round.job_id == job_id).order_by(Round.number)
+            )
+            places = [getattr(found, name) for found in rounds]
+        return self.files.path([place for place in places if place][-1]["key"])
 
     def event_types(self, job_id: UUID) -> list[str]:
         return [event.type for event in self.store.events(job_id, limit=1000).items]

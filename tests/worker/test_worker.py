@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from jobs.request import JobRequest
-from jobs.states import JobState
+from jobs.states import JobState, Wish
 from tests.worker.conftest import Service, children_of
 
 
@@ -73,12 +73,92 @@ def test_cancel_of_a_running_job_is_seen_between_two_masks(
     worker = service.start_worker()
     job_id = service.submit(request_for(masks_per_round=20_000))
     service.wait_evaluated(job_id, 4)
-    service.store.cancel(job_id)
+    service.store.ask(job_id, Wish.CANCEL)
     job = service.wait_final(job_id)
     assert job.state == JobState.CANCELLED
     assert job.fencing_token is None
-    assert service.event_types(job_id)[-2:] == ["cancel_requested", "cancelled"]
+    assert service.event_types(job_id)[-2:] == ["cancelling", "cancelled"]
     assert children_of(worker.pid) == []
+
+
+def test_a_paused_job_frees_its_worker_and_goes_on_where_it_was(
+    service: Service, request_for: Callable[..., JobRequest]
+) -> None:
+    worker = service.start_worker()
+    undisturbed = service.submit(request_for())
+    assert service.wait_final(undisturbed).state == JobState.SUCCEEDED
+    job_id = service.submit(request_for())
+    service.wait_evaluated(job_id, 4)
+    service.store.ask(job_id, Wish.PAUSE)
+    service.wait(job_id, lambda job: job.state == JobState.PAUSED)
+    done = service.evaluated(job_id)
+    assert 0 < done < service.evaluated(undisturbed)
+    while children_of(worker.pid):
+        time.sleep(0.01)
+    # The worker takes the next job meanwhile.
+    other = service.submit(request_for(sparsity=0.1))
+    assert service.wait_final(other).state == JobState.SUCCEEDED
+    assert service.evaluated(job_id) == done
+    service.store.ask(job_id, Wish.RESUME)
+    assert service.wait_final(job_id).state == JobState.SUCCEEDED
+    assert service.digests(job_id) == service.digests(undisturbed)
+    first, second = service.store.attempts(job_id)
+    assert (first.attempt.outcome, second.attempt.outcome) == ("paused", "succeeded")
+    assert first.masks_evaluated == done
+    assert first.masks_evaluated + second.masks_evaluated == service.evaluated(undisturbed)
+
+
+def test_a_retry_evaluates_only_what_is_missing(
+    service: Service, request_for: Callable[..., JobRequest]
+) -> None:
+    service.start_worker()
+    undisturbed = service.submit(request_for())
+    assert service.wait_final(undisturbed).state == JobState.SUCCEEDED
+    cancelled = service.submit(request_for())
+    service.wait_evaluated(cancelled, 150)
+    service.store.ask(cancelled, Wish.CANCEL)
+    assert service.wait_final(cancelled).state == JobState.CANCELLED
+    done = service.evaluated(cancelled)
+    again = service.store.retry(cancelled).id
+    service.doorbell.ring(again)
+    assert service.wait_final(again).state == JobState.SUCCEEDED
+    assert service.digests(again) == service.digests(undisturbed)
+    (attempt,) = service.store.attempts(again)
+    assert attempt.masks_evaluated == service.evaluated(undisturbed) - done
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"), [("prior", "truncate"), ("weights", "flip"), ("weights", "remove")]
+)
+def test_a_checkpoint_that_is_not_what_was_stored_is_computed_again(
+    service: Service, request_for: Callable[..., JobRequest], file: str, damage: str
+) -> None:
+    request = request_for(refit=True)
+    worker = service.start_worker()
+    undisturbed = service.submit(request)
+    assert service.wait_final(undisturbed).state == JobState.SUCCEEDED
+    job_id = service.submit(request)
+    service.wait_evaluated(job_id, 150)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    spoil(service.newest_checkpoint(job_id, file), damage)
+    service.start_worker()
+    assert service.wait_final(job_id).state == JobState.SUCCEEDED
+    assert service.digests(job_id) == service.digests(undisturbed)
+    assert "checkpoint_corrupt" in service.event_types(job_id)
+    attempts = service.store.attempts(job_id)
+    assert sum(a.masks_evaluated for a in attempts) == service.evaluated(undisturbed)
+
+
+def spoil(path: Path, damage: str) -> None:
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[-1] ^= 1
+        path.write_bytes(content)
+    elif damage == "truncate":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        path.unlink()
 
 
 def test_sigterm_gives_the_job_back_within_seconds_and_another_worker_goes_on(
