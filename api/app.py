@@ -63,7 +63,7 @@ def _lifespan(settings: Settings) -> Lifespan[FastAPI]:
         doorbell = Doorbell(settings)
         try:
             artifacts = LocalArtifactStore(settings.artifacts_dir)
-            yield {"services": Services(JobStore(engine), artifacts, doorbell)}
+            yield {"services": Services(JobStore(engine, settings.fairness), artifacts, doorbell)}
         finally:
             doorbell.close()
             engine.dispose()

@@ -18,8 +18,8 @@ from api.problems import (
     ProblemResponse,
 )
 from api.request_log import request_id_of
-from api.validation import describe_invalid, describe_prune_error
-from jobs.errors import PruneError
+from api.validation import describe_invalid, describe_prune_error, field_at_fault
+from jobs.errors import JobError, PruneError
 
 _BY_STATUS = {kind.status: kind for kind in (MALFORMED_REQUEST, NOT_FOUND, METHOD_NOT_ALLOWED)}
 
@@ -41,6 +41,8 @@ async def _domain(request: Request, error: Exception) -> ProblemResponse:
     if isinstance(error, PruneError):
         kind = Kind(kind.status, error.code, kind.title)
         errors = describe_prune_error(error)
+    elif isinstance(error, JobError) and error.field is not None:
+        errors = [field_at_fault(error.field, str(error), error.value)]
     return ProblemResponse(kind, str(error), errors=errors, request_id=request_id_of(request.scope))
 
 

@@ -18,6 +18,8 @@ from jobs.errors import (
     InvalidCursorError,
     JobNotFoundError,
     PruneError,
+    QuotaExceededError,
+    UnknownDependencyError,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -96,6 +98,8 @@ DOMAIN: Mapping[type[Exception], Kind] = {
     JobNotFoundError: Kind(404, "job_not_found", "There is no such job"),
     ArtifactNotFoundError: Kind(404, "artifact_not_found", "The job has no such artifact"),
     IllegalMoveError: Kind(409, "illegal_move", "The job's state does not allow this"),
+    UnknownDependencyError: Kind(422, "unknown_dependency", "There is no such job to wait for"),
+    QuotaExceededError: Kind(409, "quota_exceeded", "The owner's queue is full"),
     InvalidCursorError: Kind(422, "invalid_cursor", "The cursor is not one of this list"),
     # Its subclasses bring their own codes.
     PruneError: Kind(422, "prune_error", "The prune cannot be done as asked"),

@@ -1,6 +1,6 @@
 """What goes over the wire, apart from problems; never a table."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal, Self
 from uuid import UUID
@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from jobs import records, store
 from jobs.progress import Progress
+from jobs.queue import Place
 from jobs.request import JobRequest
+from jobs.schedule import WaitingReason
 from jobs.states import JobState
 
 
@@ -51,7 +53,14 @@ class Job(_Wire):
     id: UUID
     name: str | None
     labels: dict[str, str]
+    owner: str
     state: JobState
+    waiting_reason: WaitingReason | None
+    """Why a free worker would not take the queued job; null: it would."""
+
+    position: int | None
+    """Place in the queue, from 1; null for a job that is not queued, or waits for a reason."""
+
     created_at: datetime
     started_at: datetime | None
     """When a worker first took it."""
@@ -78,13 +87,16 @@ class Job(_Wire):
     links: JobLinks
 
     @classmethod
-    def of(cls, row: records.Job) -> Self:
-        """The job of a row."""
+    def of(cls, row: records.Job, place: Place | None = None) -> Self:
+        """The job of a row, and where it stands in the queue."""
         path = job_path(row.id)
         return cls(
             id=row.id,
             name=row.name,
             labels=row.labels,
+            owner=row.owner,
+            waiting_reason=place and place.reason,
+            position=place and place.position,
             state=JobState(row.state),
             created_at=row.created_at,
             started_at=row.started_at,
@@ -110,9 +122,10 @@ class JobPage(_Wire):
     """Pass it as `cursor` for the jobs that follow; null on the last page."""
 
     @classmethod
-    def of(cls, page: store.JobPage) -> Self:
+    def of(cls, page: store.JobPage, places: Mapping[UUID, Place]) -> Self:
         """The page of some rows."""
-        return cls(items=[Job.of(row) for row in page.items], next_cursor=page.next_cursor)
+        items = [Job.of(row, places.get(row.id)) for row in page.items]
+        return cls(items=items, next_cursor=page.next_cursor)
 
 
 class Event(_Wire):

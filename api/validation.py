@@ -40,14 +40,13 @@ def describe_invalid(error: RequestValidationError) -> tuple[Kind, str, list[Fie
 def describe_prune_error(error: PruneError) -> list[FieldError]:
     """The field at fault, with a pointer into the body."""
     message = f"{error.problem}; {error.cure}" if error.cure else error.problem
-    return [
-        FieldError(
-            pointer="/" + error.field.replace(".", "/"),
-            message=message,
-            value=shown(error.value),
-            allowed=error.allowed or None,
-        )
-    ]
+    return [field_at_fault(error.field, message, error.value, error.allowed)]
+
+
+def field_at_fault(field: str, message: str, value: object, allowed: str = "") -> FieldError:
+    """A field of the body, by its dotted path."""
+    pointer = "/" + field.replace(".", "/")
+    return FieldError(pointer=pointer, message=message, value=shown(value), allowed=allowed or None)
 
 
 def unreadable(request: JobRequest, error: OSError) -> ProblemError:

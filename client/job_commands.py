@@ -11,7 +11,7 @@ from client.console import messages, print_json, results
 from client.errors import ClientError
 from client.job_ids import find_job
 from client.progress import job_display
-from client.request import parse_labels, parse_utility, prune_request
+from client.request import given, parse_labels, parse_utility, parse_window, prune_request
 from client.responses import Artifact, Job
 from client.service import Client
 from client.tables import attempts_table, failure_of, job_table, jobs_table
@@ -31,6 +31,12 @@ def submit(
     label: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label; may be repeated.")
     ] = None,
+    owner: options.Owner = None,
+    priority: options.Priority = None,
+    not_before: options.NotBefore = None,
+    deadline: options.Deadline = None,
+    after: options.After = None,
+    window: options.WindowHours = None,
     gguf_file: options.GgufFile = None,
     revision: options.Revision = None,
     dtype: options.Dtype = None,
@@ -80,7 +86,15 @@ def submit(
     )
     labels = parse_labels(label or [])
     with _client(context) as client:
-        job = client.submit(request, name=name, labels=labels)
+        schedule = {
+            "priority": priority,
+            "not_before": not_before,
+            "deadline": deadline,
+            "after": after and find_job(client, after),
+            "window": parse_window(window),
+        }
+        queueing = given({"name": name, "owner": owner, "schedule": given(schedule) or None})
+        job = client.submit(request, labels=labels, **queueing)
         results().print(job.id)
         if watch:
             _watch(client, job.id)

@@ -39,6 +39,26 @@ Samples = Annotated[
 ]
 SequenceLength = Annotated[int | None, Option(help="Tokens per sequence (default 1024)")]
 
+Owner = Annotated[str | None, Option(help="Whom the job counts for (default default)")]
+Priority = Annotated[
+    str | None, Option(help="lowest, low, normal, high or highest (default normal)")
+]
+NotBefore = Annotated[
+    str | None, Option(metavar="TIME", help="Wait until then, such as 2026-12-01T22:00:00+01:00.")
+]
+Deadline = Annotated[
+    str | None, Option(metavar="TIME", help="Fail if the job has not succeeded by then.")
+]
+After = Annotated[str | None, Option(metavar="ID", help="Wait until this job has succeeded.")]
+WindowHours = Annotated[
+    str | None,
+    Option(
+        "--window",
+        metavar="HOURS",
+        help="Run only in these hours, such as '22:00-07:00 Europe/Berlin' (zone: default UTC).",
+    ),
+]
+
 Preset = Annotated[
     str | None,
     Option(

@@ -19,10 +19,10 @@ def prune_request(
 ) -> dict[str, Any]:
     """The body of a prune; options that are None are left out."""
     return {
-        "model": {**model_source(model), **_given(model_options)},
-        "calibration": {"source": absolute(calibration), **_given(calibration_options)},
+        "model": {**model_source(model), **given(model_options)},
+        "calibration": {"source": absolute(calibration), **given(calibration_options)},
         "target": {"sparsity": sparsity},
-        "pruning": _given(pruning),
+        "pruning": given(pruning),
     }
 
 
@@ -61,5 +61,14 @@ def parse_utility(utility: str | None) -> Any:
         raise ClientError(f"--utility: {utility!r} is not JSON: {error}") from error
 
 
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+def parse_window(window: str | None) -> dict[str, str] | None:
+    """Hours, and after a space the zone."""
+    if window is None:
+        return None
+    hours, _, zone = window.strip().partition(" ")
+    return {"hours": hours, **({"zone": zone.strip()} if zone else {})}
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What was said."""
     return {name: value for name, value in options.items() if value is not None}

@@ -50,6 +50,13 @@ class Job(_Response):
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    owner: str = "default"
+    waiting_reason: str | None = None
+    """Why a free worker would not take it, while it is queued."""
+
+    position: int | None = None
+    """Place in the queue, from 1."""
+
     retry_of: str | None = None
     """The job from whose evaluated masks this one goes on."""
 

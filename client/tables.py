@@ -61,14 +61,20 @@ def attempts_table(attempts: Iterable[Attempt]) -> Table:
 
 
 def how_far(job: Job) -> str:
-    """Round and trial, while there are some."""
+    """Round and trial, while there are some; of a queued job, what it waits for."""
     progress = job.progress
-    if job.state == "queued" or not progress.rounds:
+    if job.state == "queued":
+        return f"waits: {job.waiting_reason}" if job.waiting_reason else _position(job)
+    if not progress.rounds:
         return ""
     round_of = f"round {progress.round}/{progress.rounds}"
     if job.is_final or not progress.masks_per_round:
         return round_of
     return f"{round_of}, trial {progress.masks_evaluated}/{progress.masks_per_round}"
+
+
+def _position(job: Job) -> str:
+    return f"position {job.position}" if job.position else ""
 
 
 def duration(seconds: float) -> str:
@@ -93,6 +99,8 @@ def _facts(job: Job) -> list[tuple[str, str]]:
     return [
         ("id", job.id),
         ("name", job.name or ""),
+        ("owner", job.owner),
+        ("schedule", _pairs(_said(request.get("schedule", {})))),
         ("labels", ", ".join(f"{key}={value}" for key, value in job.labels.items())),
         ("state", job.state),
         ("stage", "" if job.is_final else progress.stage),
@@ -118,6 +126,10 @@ def failure_of(job: Job) -> str:
     if job.error is None:
         return ""
     return f"{job.error.get('code', 'error')}: {job.error.get('detail', '')}"
+
+
+def _said(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _pairs(values: dict[str, Any]) -> str:

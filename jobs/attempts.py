@@ -6,15 +6,17 @@ clock is the database's. Each public method is one transaction.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Engine, func, literal, select, update
+from sqlalchemy import ColumnElement, Engine, and_, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from jobs.errors import LeaseLostError
+from jobs.fairness import DEFAULT, Fairness
 from jobs.moves import move, tell
+from jobs.queue import charge, fail_hopeless, next_jobs, overdue, window_closed
 from jobs.records import FENCING_TOKEN, Artifact, Attempt, Evaluation, Job
 from jobs.request import JobRequest
 from jobs.states import WITHOUT_WORKER, JobState
@@ -30,23 +32,35 @@ class Claim:
     request: JobRequest
 
 
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What the holder of a job hears when it renews its lease.
+
+    Attributes:
+        state: tells whether the job is wished paused or cancelled.
+        window_closed: it shall let go until its window opens.
+        missed: its deadline, if that has passed.
+    """
+
+    state: JobState
+    window_closed: bool = False
+    missed: datetime | None = None
+
+
 class AttemptStore:
     """Jobs as workers see them."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, fairness: Fairness = DEFAULT) -> None:
         self._engine = engine
+        self._fairness = fairness
 
     def claim(self, *, worker: str, device: str, lease_seconds: float) -> Claim | None:
-        """Take the oldest queued job, if any; no two callers get the same one."""
-        oldest = (
-            select(Job.id)
-            .where(Job.state == JobState.QUEUED)
-            .order_by(Job.created_at, Job.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
+        """Take the next job that may run, if any; no two callers get the same one."""
+        best = next_jobs(self._fairness).limit(1).with_for_update(of=Job, skip_locked=True)
         with Session(self._engine) as session, session.begin():
-            job_id = session.scalar(oldest)
+            # One at a time: two at once would both see room for one more of the same owner.
+            session.execute(select(func.pg_advisory_xact_lock(_CLAIMING)))
+            job_id = session.scalar(best)
             if job_id is None:
                 return None
             token = session.scalar(select(FENCING_TOKEN.next_value()))
@@ -69,8 +83,8 @@ class AttemptStore:
             assert moved, "the row is locked and queued"
             return Claim(job_id, token, attempt, JobRequest.model_validate(job.request))
 
-    def renew(self, claim: Claim, lease_seconds: float) -> JobState:
-        """Renew the lease; the job's state, which tells whether it is wished paused or cancelled.
+    def renew(self, claim: Claim, lease_seconds: float) -> Renewal:
+        """Renew the lease, and hear what has changed.
 
         Raises:
             LeaseLostError: the job is no longer held with this token.
@@ -79,13 +93,16 @@ class AttemptStore:
             update(Job)
             .where(*_held(claim.job_id, claim.fencing_token))
             .values(lease_expires_at=_from_now(lease_seconds))
-            .returning(Job.state)
+            .returning(
+                Job.state, and_(window_closed(), ~Job.window_finish), overdue(), Job.deadline
+            )
         )
         with Session(self._engine) as session, session.begin():
-            state = session.scalar(query)
-        if state is None:
+            row = session.execute(query).one_or_none()
+        if row is None:
             raise LeaseLostError(claim.job_id, claim.fencing_token)
-        return JobState(state)
+        state, closed, late, deadline = row
+        return Renewal(JobState(state), closed, deadline if late else None)
 
     def report(self, claim: Claim, event: str, data: Mapping[str, Any]) -> None:
         """Append an event of the attempt; LeaseLostError when the token is old."""
@@ -128,7 +145,7 @@ class AttemptStore:
         """
         with Session(self._engine) as session, session.begin():
             state = require_held(session, claim.job_id, claim.fencing_token)
-            _let_go(session, claim.job_id, claim.fencing_token, state, reason, {})
+            self._let_go(session, claim.job_id, claim.fencing_token, state, reason, {})
             return WITHOUT_WORKER[state]
 
     def crashed(self, claim: Claim, detail: Mapping[str, Any], crashes_allowed: int) -> JobState:
@@ -153,7 +170,9 @@ class AttemptStore:
             data = {"crashes": crashes, **detail}
             if crashes < crashes_allowed or state is JobState.CANCELLING:
                 token = claim.fencing_token
-                _let_go(session, claim.job_id, token, state, "crashed", data, {"crashes": crashes})
+                self._let_go(
+                    session, claim.job_id, token, state, "crashed", data, {"crashes": crashes}
+                )
                 return WITHOUT_WORKER[state]
             error = {
                 "code": "poisoned",
@@ -175,23 +194,23 @@ class AttemptStore:
             .with_for_update(skip_locked=True)
         )
         with Session(self._engine) as session, session.begin():
-            jobs = session.scalars(expired).all()
+            # In this order, so that two sweepers never wait for each other's owners.
+            jobs = sorted(session.scalars(expired), key=lambda job: job.owner)
             for job in jobs:
                 assert job.fencing_token is not None
                 state = JobState(job.state)
-                _let_go(session, job.id, job.fencing_token, state, "lease_expired", {})
+                self._let_go(session, job.id, job.fencing_token, state, "lease_expired", {})
             return [job.id for job in jobs]
 
+    def fail_hopeless(self) -> Sequence[UUID]:
+        """Fail jobs that nobody holds and that will not run; see `jobs.queue`."""
+        with Session(self._engine) as session, session.begin():
+            return fail_hopeless(session)
+
     def waiting(self, limit: int) -> Sequence[UUID]:
-        """Up to `limit` queued jobs, oldest first."""
-        query = (
-            select(Job.id)
-            .where(Job.state == JobState.QUEUED)
-            .order_by(Job.created_at, Job.id)
-            .limit(limit)
-        )
+        """Up to `limit` jobs that may run now, the next one first."""
         with Session(self._engine) as session:
-            return session.scalars(query).all()
+            return session.scalars(next_jobs(self._fairness).limit(limit)).all()
 
     def _end(
         self,
@@ -206,36 +225,54 @@ class AttemptStore:
         token = claim.fencing_token
         state = require_held(session, claim.job_id, token)
         if state is JobState.CANCELLING:
-            _let_go(session, claim.job_id, token, state, str(target), {})
+            self._let_go(session, claim.job_id, token, state, str(target), {})
             return JobState.CANCELLED
         data = {"attempt": claim.attempt, **data}
         move(session, claim.job_id, target, values=values, data=data, fencing_token=token)
-        _close_attempt(session, token, str(target))
+        self._close_attempt(session, claim.job_id, token, str(target))
         return target
 
+    def _let_go(
+        self,
+        session: Session,
+        job_id: UUID,
+        fencing_token: int,
+        state: JobState,
+        reason: str,
+        data: Mapping[str, Any],
+        values: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Bring a held, locked job to where it goes without its worker; the reason is told."""
+        target = WITHOUT_WORKER[state]
+        attempt = self._close_attempt(session, job_id, fencing_token, reason)
+        move(
+            session,
+            job_id,
+            target,
+            event=_RETURNS.get(reason, "released") if target is JobState.QUEUED else None,
+            data={"attempt": attempt, "reason": reason, **data},
+            values=values,
+            fencing_token=fencing_token,
+        )
 
-def _let_go(
-    session: Session,
-    job_id: UUID,
-    fencing_token: int,
-    state: JobState,
-    reason: str,
-    data: Mapping[str, Any],
-    values: Mapping[str, Any] | None = None,
-) -> None:
-    """Bring a held, locked job to where it goes without its worker; the reason is told."""
-    target = WITHOUT_WORKER[state]
-    attempt = _close_attempt(session, fencing_token, reason)
-    move(
-        session,
-        job_id,
-        target,
-        event=_RETURNS.get(reason, "released") if target is JobState.QUEUED else None,
-        data={"attempt": attempt, "reason": reason, **data},
-        values=values,
-        fencing_token=fencing_token,
-    )
+    def _close_attempt(
+        self, session: Session, job_id: UUID, fencing_token: int, outcome: str
+    ) -> int:
+        """Write why an attempt ended, and charge its owner for the device; its number."""
+        number, started_at = session.execute(
+            update(Attempt)
+            .where(Attempt.fencing_token == fencing_token)
+            .values(ended_at=func.now(), outcome=outcome)
+            .returning(Attempt.number, Attempt.started_at)
+            .execution_options(synchronize_session=False)
+        ).one()
+        seconds = func.extract("epoch", func.now() - literal(started_at))
+        charge(session, job_id, seconds, self._fairness)
+        return int(number)
 
+
+_CLAIMING = 0x626F6E736169
+"""Names the lock that claims take in turn."""
 
 _RETURNS = {"crashed": "crashed", "lease_expired": "lease_expired"}
 """Events of a return to the queue that say more than `released`."""
@@ -264,15 +301,3 @@ def require_held(session: Session, job_id: UUID, fencing_token: int) -> JobState
     if state is None:
         raise LeaseLostError(job_id, fencing_token)
     return JobState(state)
-
-
-def _close_attempt(session: Session, fencing_token: int, outcome: str) -> int:
-    """Write why an attempt ended; its number."""
-    number: int = session.execute(
-        update(Attempt)
-        .where(Attempt.fencing_token == fencing_token)
-        .values(ended_at=func.now(), outcome=outcome)
-        .returning(Attempt.number)
-        .execution_options(synchronize_session=False)
-    ).scalar_one()
-    return number

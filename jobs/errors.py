@@ -18,6 +18,8 @@ __all__ = [
     "JobNotFoundError",
     "LeaseLostError",
     "PruneError",
+    "QuotaExceededError",
+    "UnknownDependencyError",
 ]
 
 DATABASE_ERROR = SQLAlchemyError
@@ -28,7 +30,15 @@ DATABASE_UNREACHABLE = (OperationalError, InterfaceError, PoolTimeoutError)
 
 
 class JobError(Exception):
-    """Root of the errors of this package."""
+    """Root of the errors of this package.
+
+    Attributes:
+        field: of the request, as a dotted path, if one is at fault.
+        value: what it said.
+    """
+
+    field: str | None = None
+    value: object = None
 
 
 class JobNotFoundError(JobError):
@@ -60,6 +70,29 @@ class IllegalMoveError(JobError):
         self.legal = legal_wishes(state)
         legal = ", ".join(self.legal) if self.legal else "nothing, the state is final"
         super().__init__(f"job {job_id} is {state}: no {wish} now; legal: {legal}")
+
+
+class UnknownDependencyError(JobError):
+    """A job is to wait for one that does not exist, or that will not succeed any more."""
+
+    def __init__(self, after: UUID, state: str | None) -> None:
+        self.field, self.value = "schedule.after", str(after)
+        problem = f"is {state}" if state else "does not exist"
+        super().__init__(
+            f"schedule.after: job {after} {problem}; name one that may still succeed, such as its "
+            "retry"
+        )
+
+
+class QuotaExceededError(JobError):
+    """An owner has as many jobs waiting as are allowed."""
+
+    def __init__(self, owner: str, queued: int, allowed: int) -> None:
+        self.field, self.value = "owner", owner
+        super().__init__(
+            f"owner: {owner!r} has {queued} jobs that wait, of at most {allowed}; cancel some, or "
+            "wait until some have run"
+        )
 
 
 class InvalidCursorError(JobError):

@@ -1,17 +1,19 @@
 """The tables. Times are the database's, in UTC; JSON columns hold what the API shows as it is."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, time
 from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     DateTime,
     ForeignKey,
     Index,
     Sequence,
+    SmallInteger,
     String,
     UniqueConstraint,
     func,
@@ -19,6 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from jobs.schedule import Priority
 from jobs.states import JobState
 
 Json = dict[str, Any]
@@ -52,7 +55,10 @@ class Job(Base):
             name="jobs_held_by_lease",
         ),
         Index("jobs_by_age", "created_at", "id"),
-        Index("jobs_queued", "created_at", "id", postgresql_where="state = 'queued'"),
+        Index("jobs_queued", "priority", "created_at", "id", postgresql_where="state = 'queued'"),
+        Index("jobs_held", "owner", postgresql_where=_HELD),
+        Index("jobs_due", "deadline", postgresql_where="finished_at IS NULL"),
+        Index("jobs_dependent", "after", postgresql_where="after IS NOT NULL"),
         Index("jobs_leased", "lease_expires_at", postgresql_where=_HELD),
     )
 
@@ -65,6 +71,17 @@ class Job(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    owner: Mapped[str] = mapped_column(default="default")
+    priority: Mapped[int] = mapped_column(SmallInteger, default=Priority.NORMAL.level)
+    not_before: Mapped[datetime | None]
+    deadline: Mapped[datetime | None]
+    after: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
+    window_opens: Mapped[time | None]
+    window_closes: Mapped[time | None]
+    window_zone: Mapped[str | None]
+    window_days: Mapped[list[int] | None] = mapped_column(ARRAY(SmallInteger))
+    window_finish: Mapped[bool] = mapped_column(default=False)
+    """Whether a job that runs when its window closes may run to its end."""
     retry_of: Mapped[UUID | None] = mapped_column(
         ForeignKey("jobs.id", ondelete="SET NULL"), unique=True
     )
@@ -101,6 +118,17 @@ class Attempt(Base):
     outcome: Mapped[str | None]
     """Why it ended: `succeeded`, `failed`, `paused`, `cancelled`, `drained`, `crashed` or
     `lease_expired`."""
+
+
+class Usage(Base):
+    """What an owner has used of the devices, counted less the longer it is ago."""
+
+    __tablename__ = "usages"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    device_seconds: Mapped[float]
+    """As of `at`; it halves with every half-life that has passed since."""
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Event(Base):

@@ -16,19 +16,27 @@ from bonsai_core.families import (
 )
 from bonsai_core.recipes.names import require_known
 from bonsai_core.utilities.remote import require_remote
+from jobs.schedule import Schedule
 
 Label = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9._/-]+$")]
+Owner = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9._-]+$")]
 LabelValue = Annotated[str, Field(max_length=255)]
 
 
 class JobRequest(PruneRequest):
-    """A prune with a name and labels: the body of POST /v1/jobs."""
+    """A prune with a name, an owner and a schedule: the body of POST /v1/jobs."""
 
     name: Annotated[str | None, Field(min_length=1, max_length=200)] = None
     """A name for people; need not be unique."""
 
     labels: Annotated[dict[Label, LabelValue], Field(max_length=64)] = Field(default_factory=dict)
     """Free key-value pairs to find jobs by."""
+
+    owner: Owner = "default"
+    """Whom the job counts for: between owners the devices are shared out fairly."""
+
+    schedule: Schedule = Schedule()
+    """When the job may run, and before which others."""
 
 
 def check_inputs(request: JobRequest) -> None:

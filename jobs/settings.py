@@ -7,6 +7,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from jobs.fairness import Fairness
+
 
 class Settings(BaseSettings):
     """One frozen settings object, made at the start of a process and handed on."""
@@ -45,6 +47,18 @@ class Settings(BaseSettings):
     crashes_allowed: Annotated[int, Field(ge=1, le=100)] = 3
     """Crashes in a row without a newly evaluated mask after which a job fails."""
 
+    ageing_seconds: Annotated[float, Field(ge=1)] = 43_200.0
+    """Waiting so long lifts a queued job by one level of priority."""
+
+    half_life_seconds: Annotated[float, Field(ge=1)] = 86_400.0
+    """After so long, half of what an owner has used of the devices is forgotten."""
+
+    running_per_owner: Annotated[int | None, Field(ge=1)] = None
+    """Jobs of one owner that may run at once; none: as many as there are workers."""
+
+    queued_per_owner: Annotated[int | None, Field(ge=1)] = None
+    """Jobs of one owner that may wait; none: any number."""
+
     allow_remote: bool = False
     """Whether the API answers peers that are not on this machine. There are no API keys yet: set
     it only where a firewall or a published port on 127.0.0.1 decides who reaches the service."""
@@ -54,6 +68,16 @@ class Settings(BaseSettings):
 
     log_format: Literal["json", "text"] = "json"
     """`json`: one object per line. `text`: for eyes."""
+
+    @property
+    def fairness(self) -> Fairness:
+        """How the devices are shared out."""
+        return Fairness(
+            self.ageing_seconds,
+            self.half_life_seconds,
+            self.running_per_owner,
+            self.queued_per_owner,
+        )
 
     @property
     def broker_url(self) -> str:

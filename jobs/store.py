@@ -5,7 +5,7 @@ Each public method is one transaction. What an attempt may write is in `jobs.att
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,11 +20,16 @@ from jobs.errors import (
     IllegalMoveError,
     InvalidCursorError,
     JobNotFoundError,
+    QuotaExceededError,
+    UnknownDependencyError,
 )
+from jobs.fairness import DEFAULT, Fairness
 from jobs.ledger import inherit
 from jobs.moves import move, tell
+from jobs.queue import Place, places
 from jobs.records import Artifact, Attempt, Evaluation, Event, Job
 from jobs.request import JobRequest
+from jobs.schedule import AtClose
 from jobs.states import WISHES, JobState, Wish
 
 
@@ -56,8 +61,9 @@ class AttemptAccount:
 class JobStore:
     """Jobs as clients see them."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, fairness: Fairness = DEFAULT) -> None:
         self._engine = engine
+        self._fairness = fairness
 
     def ping(self) -> None:
         """Ask the database for an answer; raises SQLAlchemyError when there is none."""
@@ -65,8 +71,15 @@ class JobStore:
             session.execute(text("SELECT 1 FROM jobs LIMIT 1"))
 
     def submit(self, request: JobRequest) -> Job:
-        """Insert a queued job and its first event."""
+        """Insert a queued job and its first event.
+
+        Raises:
+            UnknownDependencyError: the job to wait for does not exist, or will not succeed.
+            QuotaExceededError: the owner has too many jobs waiting.
+        """
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            self._require_room(session, request.owner)
+            _require_dependency(session, request.schedule.after)
             job = _insert(session, request)
             session.refresh(job)
         return job
@@ -75,6 +88,25 @@ class JobStore:
         """One job; JobNotFoundError when there is none."""
         with Session(self._engine) as session:
             return _existing(session, job_id)
+
+    def places(self, jobs: Iterable[Job]) -> Mapping[UUID, Place]:
+        """Where jobs stand in the queue, those of them that are queued."""
+        queued = [job.id for job in jobs if job.state == JobState.QUEUED]
+        if not queued:
+            return {}
+        with Session(self._engine) as session:
+            return places(session, self._fairness, queued)
+
+    def _require_room(self, session: Session, owner: str) -> None:
+        allowed = self._fairness.queued_per_owner
+        if allowed is None:
+            return
+        # Two requests at once would both see room for one more.
+        session.execute(select(func.pg_advisory_xact_lock(_SUBMITTING, func.hashtext(owner))))
+        of_owner = (Job.owner == owner, Job.state == JobState.QUEUED)
+        queued = session.scalar(select(func.count()).select_from(Job).where(*of_owner)) or 0
+        if queued >= allowed:
+            raise QuotaExceededError(owner, queued, allowed)
 
     def list(
         self, *, limit: int, cursor: str | None = None, state: JobState | None = None
@@ -129,6 +161,7 @@ class JobStore:
             _answer(job, Wish.RETRY)
             again = session.scalar(select(Job).where(Job.retry_of == job_id))
             if again is None:
+                self._require_room(session, job.owner)
                 again = _insert(session, JobRequest.model_validate(job.request), retry_of=job)
                 inherit(session, job, again)
                 tell(session, job_id, "retried", {"job": str(again.id)})
@@ -202,8 +235,32 @@ class JobStore:
         raise ArtifactNotFoundError(job_id, name, [artifact.name for artifact in published])
 
 
+_SUBMITTING = 0x626F6E73
+"""With an owner's hash, names the lock that submissions under a quota take in turn."""
+
+
+def _require_dependency(session: Session, after: UUID | None) -> None:
+    if after is None:
+        return
+    # Locked, so that it does not end between the look and the insert.
+    state = session.scalar(select(Job.state).where(Job.id == after).with_for_update(read=True))
+    if state is None or state in (JobState.FAILED, JobState.CANCELLED):
+        raise UnknownDependencyError(after, state)
+
+
 def _insert(session: Session, request: JobRequest, retry_of: Job | None = None) -> Job:
+    schedule, window = request.schedule, request.schedule.window
     job = Job(
+        owner=request.owner,
+        priority=schedule.priority.level,
+        not_before=schedule.not_before,
+        deadline=schedule.deadline,
+        after=schedule.after,
+        window_opens=window and window.opens,
+        window_closes=window and window.closes,
+        window_zone=window and window.zone,
+        window_days=window and [day.number for day in window.days],
+        window_finish=window is not None and window.at_close is AtClose.FINISH,
         name=request.name,
         labels=request.labels,
         request=request.model_dump(mode="json"),

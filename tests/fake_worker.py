@@ -47,7 +47,7 @@ class FakeWorker:
             ledger.record(number, trial, 0.0, 0.1)
 
     def wished(self, claim: Claim) -> JobState:
-        return self._attempts.renew(claim, 600)
+        return self._attempts.renew(claim, 600).state
 
     def succeed(self, claim: Claim, files: Mapping[str, bytes]) -> None:
         rows = [self._store(claim, name, content) for name, content in files.items()]

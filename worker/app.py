@@ -41,7 +41,7 @@ def create_app(settings: Settings) -> Celery:
     )
     stopping = threading.Event()
     engine = connect(settings, connections=4)
-    attempts = AttemptStore(engine)
+    attempts = AttemptStore(engine, settings.fairness)
     name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
     supervisor = Supervisor(
         settings, attempts, LocalArtifactStore(settings.artifacts_dir), name, stopping

@@ -1,6 +1,7 @@
 """The holder's side of a lease: renewing it, and the answer to "shall I go on?"."""
 
 import time
+from datetime import datetime
 from enum import StrEnum
 
 import structlog
@@ -22,6 +23,8 @@ class Ending(StrEnum):
 
     CANCELLED = "cancelled"
     PAUSED = "paused"
+    DEADLINE_PASSED = "deadline_passed"
+    WINDOW_CLOSED = "window_closed"
     DRAINED = "drained"
 
 
@@ -29,7 +32,13 @@ _WISHED = {JobState.CANCELLING: Ending.CANCELLED, JobState.PAUSING: Ending.PAUSE
 
 
 class Lease:
-    """A lease that is renewed when it is asked for wishes often enough."""
+    """A lease that is renewed when it is asked for wishes often enough.
+
+    Attributes:
+        missed: the job's deadline, once it has passed.
+    """
+
+    missed: datetime | None = None
 
     def __init__(self, attempts: AttemptStore, claim: Claim, settings: Settings) -> None:
         self._attempts = attempts
@@ -51,11 +60,16 @@ class Lease:
             return None
         self._tried = now
         try:
-            state = self._attempts.renew(self._claim, self._seconds)
+            renewal = self._attempts.renew(self._claim, self._seconds)
         except SQLAlchemyError as error:
             _log.warning("heartbeat_failed", error=str(error))
             if time.monotonic() - self._renewed > self._seconds * _OWN_SHARE:
                 raise LeaseLostError(self._claim.job_id, self._claim.fencing_token) from error
             return None
         self._renewed = now
-        return _WISHED.get(state)
+        self.missed = renewal.missed
+        if renewal.state in _WISHED:
+            return _WISHED[renewal.state]
+        if renewal.missed is not None:
+            return Ending.DEADLINE_PASSED
+        return Ending.WINDOW_CLOSED if renewal.window_closed else None

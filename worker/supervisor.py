@@ -12,6 +12,7 @@ import structlog
 from jobs.artifacts import ArtifactStore
 from jobs.attempts import AttemptStore, Claim
 from jobs.errors import LeaseLostError
+from jobs.queue import past_deadline
 from jobs.records import Artifact
 from jobs.settings import Settings
 from jobs.states import JobState
@@ -62,8 +63,9 @@ class Supervisor:
         _log.info("attempt_started", attempt=claim.attempt)
         child = ChildProcess(claim, folder)
         try:
-            ending = self._watch(claim, child)
-            self._settle(claim, child, ending)
+            lease = Lease(self._attempts, claim, self._settings)
+            ending = self._watch(lease, child)
+            self._settle(claim, child, ending, lease)
         except LeaseLostError:
             # Somebody else has the job; what this attempt stored was never published.
             self._files.delete(result_prefix(claim))
@@ -71,13 +73,12 @@ class Supervisor:
         finally:
             child.clean_up()
 
-    def _watch(self, claim: Claim, child: ChildProcess) -> Ending | None:
+    def _watch(self, lease: Lease, child: ChildProcess) -> Ending | None:
         """Wait for the child's end, renewing the lease; why it was ended early, if it was.
 
         Raises:
             LeaseLostError: the job is no longer ours; the child has been killed.
         """
-        lease = Lease(self._attempts, claim, self._settings)
         ending: Ending | None = None
         kill_at = float("inf")
         while child.is_running(_STEP_SECONDS):
@@ -95,7 +96,9 @@ class Supervisor:
                 child.kill()
         return ending
 
-    def _settle(self, claim: Claim, child: ChildProcess, ending: Ending | None) -> None:
+    def _settle(
+        self, claim: Claim, child: ChildProcess, ending: Ending | None, lease: Lease
+    ) -> None:
         outcome = child.outcome()
         code = child.exit_code
         _log.info("attempt_ended", exit_code=code, ending=ending)
@@ -107,6 +110,8 @@ class Supervisor:
             self._attempts.fail(claim, outcome.error)
         elif code == Exit.LEASE_LOST:
             raise LeaseLostError(claim.job_id, claim.fencing_token)
+        elif ending is Ending.DEADLINE_PASSED:
+            self._attempts.fail(claim, past_deadline(lease.missed))
         elif ending is not None:
             self._attempts.release(claim, str(ending))
         else:

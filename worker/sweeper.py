@@ -1,4 +1,4 @@
-"""The sweeper: takes back what dead workers held, and rings again for rows that wait.
+"""The sweeper: takes back what dead workers held, fails what will not run, rings for the rest.
 
 Every worker runs one in a thread, since the main thread is busy for hours. Any number may sweep at
 once: the rows are locked, and bells are harmless.
@@ -48,6 +48,8 @@ class Sweeper(threading.Thread):
         """One sweep. Rings as often as there are waiting jobs without a bell in the queue."""
         for job_id in self._attempts.expire():
             _log.warning("lease_expired", job_id=str(job_id))
+        for job_id in self._attempts.fail_hopeless():
+            _log.warning("job_failed", job_id=str(job_id))
         waiting = self._attempts.waiting(_WAITING_AT_MOST)
         if not waiting:
             return

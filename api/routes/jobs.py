@@ -10,8 +10,10 @@ from api.dependencies import Bell, Store
 from api.openapi import problems
 from api.schemas import Attempt, AttemptPage, Event, EventPage, Job, JobPage, job_path
 from api.validation import require_storable, unreadable
+from jobs import records
 from jobs.request import JobRequest, check_inputs
 from jobs.states import JobState, Wish
+from jobs.store import JobStore
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -23,6 +25,19 @@ Cursor = Annotated[
 EXAMPLE: dict[str, Any] = {
     "name": "smol-20",
     "labels": {"team": "search"},
+    "owner": "search",
+    "schedule": {
+        "priority": "normal",
+        "not_before": None,
+        "deadline": None,
+        "after": None,
+        "window": {
+            "hours": "22:00-07:00",
+            "zone": "Europe/Berlin",
+            "days": ["monday", "tuesday", "wednesday", "thursday", "friday"],
+            "at_close": "pause",
+        },
+    },
     "model": {
         "source": "/models/SmolLM2-135M",
         "revision": None,
@@ -59,7 +74,7 @@ _CREATED: dict[str, Any] = {
 }
 _SHORT_EXAMPLE = {key: EXAMPLE[key] for key in ("model", "calibration", "target")}
 _EXAMPLES = {
-    "all": Example(summary="With the pruning spelled out, at its defaults", value=EXAMPLE),
+    "all": Example(summary="At night, with the pruning spelled out", value=EXAMPLE),
     "short": Example(summary="What must be said", value=_SHORT_EXAMPLE),
 }
 
@@ -70,7 +85,7 @@ _EXAMPLES = {
     status_code=201,
     responses={
         201: _CREATED,
-        **problems(400, 415, 422, 503),
+        **problems(400, 409, 415, 422, 503),
     },
 )
 def submit(
@@ -91,7 +106,7 @@ def submit(
     # After the response: a broker that is down makes the ringing slow.
     afterwards.add_task(doorbell.ring, job.id)
     response.headers["Location"] = job_path(job.id)
-    return Job.of(job)
+    return _shown(job, store)
 
 
 @router.get("", operation_id="list_jobs", responses=problems(422, 503))
@@ -102,20 +117,21 @@ def list_jobs(
     state: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
 ) -> JobPage:
     """Jobs, newest first. Following `next_cursor` skips none, also while new ones come in."""
-    return JobPage.of(store.list(limit=limit, cursor=cursor, state=state))
+    page = store.list(limit=limit, cursor=cursor, state=state)
+    return JobPage.of(page, store.places(page.items))
 
 
 @router.get("/{job_id}", operation_id="show_job", responses=problems(404, 422, 503))
 def show(job_id: UUID, store: Store) -> Job:
     """One job: what was asked, how far it is, what came of it."""
-    return Job.of(store.show(job_id))
+    return _shown(store.show(job_id), store)
 
 
 @router.post("/{job_id}/pause", operation_id="pause_job", responses=problems(404, 409, 422, 503))
 def pause(job_id: UUID, store: Store) -> Job:
     """Pause a job: a queued one at once, a running one after the forward pass in flight, which
     frees its device. All that was evaluated is kept. Doing it twice changes nothing."""
-    return Job.of(store.ask(job_id, Wish.PAUSE))
+    return _shown(store.ask(job_id, Wish.PAUSE), store)
 
 
 @router.post("/{job_id}/resume", operation_id="resume_job", responses=problems(404, 409, 422, 503))
@@ -123,14 +139,14 @@ def resume(job_id: UUID, store: Store, afterwards: BackgroundTasks, doorbell: Be
     """Let a paused job go on, from what it has evaluated. Doing it twice changes nothing."""
     job = store.ask(job_id, Wish.RESUME)
     afterwards.add_task(doorbell.ring, job.id)
-    return Job.of(job)
+    return _shown(job, store)
 
 
 @router.post("/{job_id}/cancel", operation_id="cancel_job", responses=problems(404, 409, 422, 503))
 def cancel(job_id: UUID, store: Store) -> Job:
     """Cancel a job: a queued or paused one at once, a running one after the forward pass in flight.
     Doing it twice changes nothing; a job that has succeeded or failed cannot be cancelled."""
-    return Job.of(store.ask(job_id, Wish.CANCEL))
+    return _shown(store.ask(job_id, Wish.CANCEL), store)
 
 
 @router.post(
@@ -147,7 +163,11 @@ def retry(
     job = store.retry(job_id)
     afterwards.add_task(doorbell.ring, job.id)
     response.headers["Location"] = job_path(job.id)
-    return Job.of(job)
+    return _shown(job, store)
+
+
+def _shown(job: records.Job, store: JobStore) -> Job:
+    return Job.of(job, store.places([job]).get(job.id))
 
 
 @router.get("/{job_id}/attempts", operation_id="list_attempts", responses=problems(404, 422, 503))

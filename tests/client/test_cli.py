@@ -16,6 +16,7 @@ from bonsai_core.recipes.names import BUILT_IN as RECIPES
 from client import Client, Job
 from client.cli import app
 from jobs.progress import Progress, Stage
+from jobs.schedule import Schedule
 from tests.fake_worker import FakeWorker
 
 Bonsai = Callable[..., Result]
@@ -82,6 +83,8 @@ def test_submit_sends_every_option(
         },
         "calibration": {"source": str(text_file), "samples": 4, "sequence_length": 64},
         "target": {"sparsity": 0.3},
+        "owner": "default",
+        "schedule": Schedule().model_dump(mode="json"),
         "pruning": {
             "preset": "statistics",
             "recipe": "random_masks",
@@ -225,6 +228,37 @@ def test_cancel_tells_the_state(bonsai: Bonsai, job: Job, worker: FakeWorker) ->
     worker.claim()
     result = bonsai("cancel", job.id[:8])
     assert result.stdout.strip() == f"{job.id} cancelling"
+
+
+def test_submit_sends_the_schedule(
+    bonsai: Bonsai, client: Client, job: Job, model_folder: Path, text_file: Path
+) -> None:
+    result = bonsai(
+        *("submit", str(model_folder), "--calibration", str(text_file), "--sparsity", "0.3"),
+        *("--owner", "team", "--priority", "high", "--after", job.id[:8]),
+        *("--not-before", "2026-12-01T22:00:00+01:00", "--deadline", "2999-01-01T00:00:00Z"),
+        *("--window", "22:00-07:00 Europe/Berlin", "--samples", "4", "--sequence-length", "64"),
+    )
+    sent = client.job(result.stdout.strip())
+    assert sent.owner == "team"
+    assert sent.request["schedule"] == {
+        "priority": "high",
+        "not_before": "2026-12-01T22:00:00+01:00",
+        "deadline": "2999-01-01T00:00:00Z",
+        "after": job.id,
+        "window": {
+            "hours": "22:00-07:00",
+            "zone": "Europe/Berlin",
+            "days": [
+                *("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+            ],
+            "at_close": "pause",
+        },
+    }
+    listed = bonsai("list").stdout
+    assert "position 1" in listed
+    assert "waits: " in listed
+    assert "22:00-07:00" in bonsai("show", sent.id).stdout
 
 
 def test_pause_and_resume_tell_the_state(bonsai: Bonsai, job: Job) -> None:

@@ -225,9 +225,9 @@ def test_a_job_resumed_before_its_worker_let_go_is_queued_again(
     job_id = submit()
     held = claimed(attempts)
     store.ask(job_id, Wish.PAUSE)
-    assert attempts.renew(held, 60) is JobState.PAUSING
+    assert attempts.renew(held, 60).state is JobState.PAUSING
     store.ask(job_id, Wish.RESUME)
-    assert attempts.renew(held, 60) is JobState.RUNNING
+    assert attempts.renew(held, 60).state is JobState.RUNNING
     assert attempts.release(held, "paused") is JobState.QUEUED
     assert claimed(attempts).attempt == 2
 

@@ -157,7 +157,7 @@ class Lives(RuleBasedStateMachine):
             return self.attempts.release(claim, "drained")
         if end == "crash":
             return self.attempts.crashed(claim, {}, CRASHES_ALLOWED)
-        return self.attempts.renew(claim, 600)
+        return self.attempts.renew(claim, 600).state
 
     def _expected(self, job: UUID, state: JobState, end: str) -> JobState:
         if end == "renew":

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import redis
 
 from jobs.request import JobRequest
+from jobs.schedule import Schedule
 from jobs.states import JobState, Wish
 from tests.worker.conftest import Service, children_of
 
@@ -106,6 +108,41 @@ def test_a_paused_job_frees_its_worker_and_goes_on_where_it_was(
     assert (first.attempt.outcome, second.attempt.outcome) == ("paused", "succeeded")
     assert first.masks_evaluated == done
     assert first.masks_evaluated + second.masks_evaluated == service.evaluated(undisturbed)
+
+
+def test_a_closing_window_frees_the_worker_until_it_opens(
+    service: Service, request_for: Callable[..., JobRequest]
+) -> None:
+    hour = datetime.now(UTC).hour
+    hours = f"{(hour - 1) % 24:02}:00-{(hour + 2) % 24:02}:00"
+    schedule = Schedule.model_validate({"window": {"hours": hours}})
+    worker = service.start_worker()
+    job_id = service.submit(request_for().model_copy(update={"schedule": schedule}))
+    service.wait_evaluated(job_id, 4)
+    service.change(job_id, window_days=[])
+    service.wait(job_id, lambda job: job.state == JobState.QUEUED)
+    event = service.store.events(job_id, limit=100).items[-1]
+    assert (event.type, event.data["reason"]) == ("released", "window_closed")
+    while children_of(worker.pid):
+        time.sleep(0.01)
+    service.doorbell.ring(job_id)
+    time.sleep(1.5)  # three sweeps
+    assert service.store.show(job_id).attempts == 1
+    service.change(job_id, window_days=list(range(1, 8)))
+    assert service.wait_final(job_id).state == JobState.SUCCEEDED
+
+
+def test_a_deadline_that_passes_fails_the_running_job_and_keeps_its_masks(
+    service: Service, request_for: Callable[..., JobRequest]
+) -> None:
+    service.start_worker()
+    job_id = service.submit(request_for(masks_per_round=20_000))
+    service.wait_evaluated(job_id, 4)
+    service.change(job_id, deadline=datetime.now(UTC))
+    job = service.wait_final(job_id)
+    assert job.error is not None
+    assert (job.state, job.error["code"]) == (JobState.FAILED, "deadline_passed")
+    assert service.evaluated(job_id) >= 4
 
 
 def test_a_retry_evaluates_only_what_is_missing(

@@ -1,0 +1,190 @@
+"""The queue: which job is next, why another waits, and which will never run.
+
+The order is one SQL expression, on the database's clock: higher priority first, lifted by one level
+for every `ageing_seconds` of waiting; then the owner who has used least of the devices lately; then
+the older job.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Time,
+    and_,
+    any_,
+    case,
+    cast,
+    exists,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session, aliased
+
+from jobs.fairness import Fairness
+from jobs.moves import move
+from jobs.records import Attempt, Job, Usage
+from jobs.schedule import WaitingReason
+from jobs.states import WITHOUT_WORKER, JobState
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a queued job stands.
+
+    Attributes:
+        position: from 1, among those that a free worker would take; None for one that waits.
+        reason: why it waits.
+    """
+
+    position: int | None
+    reason: WaitingReason | None
+
+
+def next_jobs(fairness: Fairness) -> Select[UUID]:
+    """The ids of the jobs that may run now, the next one first."""
+    return _joined(select(Job.id)).where(_reason(fairness).is_(None)).order_by(*_order(fairness))
+
+
+def places(session: Session, fairness: Fairness, jobs: Iterable[UUID]) -> Mapping[UUID, Place]:
+    """Where these jobs stand, those of them that are queued."""
+    reason = _reason(fairness)
+    # Those that wait come last, so that they move nobody's position.
+    order = (reason.is_not(None), *_order(fairness))
+    ranked = _joined(
+        select(Job.id, reason.label("reason"), func.row_number().over(order_by=order).label("rank"))
+    ).subquery()
+    query = select(ranked).where(ranked.c.id.in_(list(jobs)))
+    return {
+        row.id: Place(None, WaitingReason(row.reason)) if row.reason else Place(row.rank, None)
+        for row in session.execute(query)
+    }
+
+
+def window_closed() -> ColumnElement[bool]:
+    """Whether a job has a window, and it is closed now."""
+    local = func.timezone(Job.window_zone, func.now())
+    clock = cast(local, Time)
+    overnight = Job.window_opens > Job.window_closes
+    # After midnight it is still the window of the day before.
+    day = case((and_(overnight, clock < Job.window_closes), local - timedelta(days=1)), else_=local)
+    inside = case(
+        (overnight, or_(clock >= Job.window_opens, clock < Job.window_closes)),
+        else_=and_(clock >= Job.window_opens, clock < Job.window_closes),
+    )
+    is_open = and_(inside, func.extract("isodow", day) == any_(Job.window_days))
+    return and_(Job.window_zone.is_not(None), ~is_open)
+
+
+def overdue() -> ColumnElement[bool]:
+    """Whether the deadline of a job has passed."""
+    return and_(Job.deadline.is_not(None), Job.deadline <= func.now())
+
+
+def past_deadline(deadline: object) -> dict[str, Any]:
+    """The error of a job that did not succeed in time."""
+    return {
+        "code": "deadline_passed",
+        "detail": f"schedule.deadline: the job had not succeeded by {deadline}; what it has "
+        "evaluated is kept: retry it without a deadline, or submit it with a later one",
+    }
+
+
+def fail_hopeless(session: Session) -> list[UUID]:
+    """Fail jobs that nobody holds and that will not run: too late, or after one that did not
+    succeed."""
+    dependency = aliased(Job)
+    ended = [state for state in JobState if state.is_final and state is not JobState.SUCCEEDED]
+    unmet = exists().where(dependency.id == Job.after, dependency.state.in_(ended))
+    unheld = Job.state.in_([JobState.QUEUED, JobState.PAUSED])
+    query = select(Job).where(unheld, or_(overdue(), unmet)).with_for_update(skip_locked=True)
+    jobs = session.scalars(query).all()
+    late = set(session.scalars(select(Job.id).where(Job.id.in_(job.id for job in jobs), overdue())))
+    for job in jobs:
+        assert job.deadline is not None or job.after is not None
+        error = past_deadline(job.deadline) if job.id in late else _unmet(job.after)
+        move(session, job.id, JobState.FAILED, data=error, values={"error": error})
+    return [job.id for job in jobs]
+
+
+def charge(session: Session, job_id: UUID, seconds: ColumnElement[Any], fairness: Fairness) -> None:
+    """Add to what the owner of a job has used."""
+    owner = select(Job.owner).where(Job.id == job_id).scalar_subquery()
+    used = insert(Usage).values(owner=owner, device_seconds=seconds, at=func.now())
+    session.execute(
+        used.on_conflict_do_update(
+            index_elements=["owner"],
+            set_={
+                "device_seconds": _decayed(fairness) + used.excluded.device_seconds,
+                "at": func.now(),
+            },
+        )
+    )
+
+
+def _unmet(after: UUID | None) -> dict[str, Any]:
+    return {
+        "code": "dependency_failed",
+        "detail": f"schedule.after: job {after} has ended without success; retry that one, and "
+        "submit this one again after it",
+        "job": str(after),
+    }
+
+
+def _order(fairness: Fairness) -> tuple[Any, ...]:
+    waited = func.extract("epoch", func.now() - Job.created_at)
+    level = Job.priority + func.floor(waited / fairness.ageing_seconds)
+    used = func.coalesce(_decayed(fairness), 0.0) + func.coalesce(_HELD.c.seconds, 0.0)
+    return level.desc(), used, Job.created_at, Job.id
+
+
+def _decayed(fairness: Fairness) -> ColumnElement[float]:
+    half_lives = func.extract("epoch", func.now() - Usage.at) / fairness.half_life_seconds
+    return Usage.device_seconds * func.power(0.5, half_lives)
+
+
+def _reason(fairness: Fairness) -> ColumnElement[Any]:
+    """Why a job would not be taken; null if it would."""
+    dependency = aliased(Job)
+    met = exists().where(dependency.id == Job.after, dependency.state == JobState.SUCCEEDED)
+    reasons: list[tuple[ColumnElement[bool], WaitingReason]] = [
+        (Job.not_before > func.now(), WaitingReason.NOT_BEFORE),
+        (and_(Job.after.is_not(None), ~met), WaitingReason.DEPENDENCY),
+        (window_closed(), WaitingReason.WINDOW),
+    ]
+    if fairness.running_per_owner is not None:
+        running = func.coalesce(_HELD.c.jobs, 0)
+        reasons.append((running >= fairness.running_per_owner, WaitingReason.QUOTA))
+    return case(*((when, literal(str(reason))) for when, reason in reasons), else_=null())
+
+
+_HELD = (
+    select(
+        Job.owner,
+        func.count().label("jobs"),
+        func.sum(func.extract("epoch", func.now() - Attempt.started_at)).label("seconds"),
+    )
+    .join(Attempt, Attempt.fencing_token == Job.fencing_token)
+    .where(Job.state.in_(WITHOUT_WORKER))
+    .group_by(Job.owner)
+    .subquery("held")
+)
+"""What each owner has running."""
+
+
+def _joined(query: Select[Any]) -> Select[Any]:
+    """Queued jobs, with what their owners have used and have running."""
+    return (
+        query.select_from(Job)
+        .outerjoin(Usage, Usage.owner == Job.owner)
+        .outerjoin(_HELD, _HELD.c.owner == Job.owner)
+        .where(Job.state == JobState.QUEUED)
+    )

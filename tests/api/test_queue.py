@@ -1,0 +1,91 @@
+"""Where a job stands in the queue, as clients see it, and requests that the queue refuses."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import Engine
+
+from api.app import create_app
+from jobs.settings import Settings
+from tests.api.problems import only_error, require_problem
+from tests.fake_worker import FakeWorker
+
+
+def submit(client: TestClient, body: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    response = client.post("/v1/jobs", json={**body, **fields})
+    assert response.status_code == 201, response.text
+    job: dict[str, Any] = response.json()
+    return job
+
+
+def standing(client: TestClient, job: dict[str, Any]) -> tuple[int | None, str | None]:
+    shown = client.get(job["links"]["self"]).json()
+    return shown["position"], shown["waiting_reason"]
+
+
+def test_a_job_tells_its_position_or_why_it_waits(
+    client: TestClient, body: dict[str, Any], worker: FakeWorker
+) -> None:
+    first = submit(client, body)
+    urgent = submit(client, body, owner="team", schedule={"priority": "high"})
+    later = submit(client, body, schedule={"not_before": "2999-01-01T00:00:00Z"})
+    after = submit(client, body, schedule={"after": first["id"]})
+    assert (urgent["owner"], urgent["position"], urgent["waiting_reason"]) == ("team", 1, None)
+    expected = {
+        urgent["id"]: (1, None),
+        first["id"]: (2, None),
+        later["id"]: (None, "not_before"),
+        after["id"]: (None, "dependency"),
+    }
+    listed = client.get("/v1/jobs").json()["items"]
+    assert {job["id"]: (job["position"], job["waiting_reason"]) for job in listed} == expected
+    for job in (first, urgent, later, after):
+        assert standing(client, job) == expected[job["id"]]
+    worker.claim()
+    assert standing(client, urgent) == (None, None)
+    assert standing(client, first) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "pointer", "words"),
+    [
+        ({"priority": "urgent"}, "/schedule/priority", "lowest, low, normal, high, highest"),
+        ({"window": {"hours": "22-7"}}, "/schedule/window/hours", "must be like 22:00-07:00"),
+        (
+            {"window": {"hours": "22:00-07:00", "zone": "Mars"}},
+            "/schedule/window/zone",
+            "must be an IANA time zone",
+        ),
+        ({"not_before": "tomorrow"}, "/schedule/not_before", "datetime"),
+        ({"until": "x"}, "/schedule/until", "priority, not_before, deadline, after, window"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused_by_name(
+    client: TestClient, body: dict[str, Any], schedule: dict[str, Any], pointer: str, words: str
+) -> None:
+    response = client.post("/v1/jobs", json={**body, "schedule": schedule})
+    error = only_error(require_problem(response, 422, "invalid_request"))
+    assert error["pointer"] == pointer
+    assert words in f"{error['message']} {error['allowed']}"
+
+
+def test_a_job_to_wait_for_must_exist(client: TestClient, body: dict[str, Any]) -> None:
+    after = str(uuid4())
+    response = client.post("/v1/jobs", json={**body, "schedule": {"after": after}})
+    error = only_error(require_problem(response, 422, "unknown_dependency"))
+    assert (error["pointer"], error["value"]) == ("/schedule/after", after)
+    assert client.get("/v1/jobs").json()["items"] == []
+
+
+def test_a_full_queue_is_a_conflict(
+    settings: Settings, engine: Engine, body: dict[str, Any]
+) -> None:
+    small = settings.model_copy(update={"queued_per_owner": 1})
+    with TestClient(create_app(small), raise_server_exceptions=False) as client:
+        submit(client, body, owner="team")
+        response = client.post("/v1/jobs", json={**body, "owner": "team"})
+        error = only_error(require_problem(response, 409, "quota_exceeded"))
+        assert (error["pointer"], error["value"]) == ("/owner", "team")
+        submit(client, body, owner="other")
