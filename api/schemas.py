@@ -175,8 +175,8 @@ class Attempt(_Wire):
     """Null while it holds the job."""
 
     outcome: str | None
-    """Why it ended: `succeeded`, `failed`, `paused`, `cancelled`, `drained`, `crashed` or
-    `lease_expired`."""
+    """Why it ended: `succeeded`, `failed`, `paused`, `cancelled`, `drained`, `window_closed`,
+    `crashed`, `stalled`, `disk_full` or `lease_expired`."""
 
     masks_evaluated: int
     last_mask: Mask | None

@@ -13,12 +13,14 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Engine, and_, func, literal, select, update
 from sqlalchemy.orm import Session
 
+from jobs.crashes import CrashLimits
 from jobs.errors import LeaseLostError
 from jobs.fairness import DEFAULT, Fairness
 from jobs.moves import move, tell
 from jobs.queue import charge, fail_hopeless, next_jobs, overdue, window_closed
 from jobs.records import FENCING_TOKEN, Artifact, Attempt, Evaluation, Job
 from jobs.request import JobRequest
+from jobs.schedule import WaitingReason
 from jobs.states import WITHOUT_WORKER, JobState
 
 
@@ -148,14 +150,30 @@ class AttemptStore:
             self._let_go(session, claim.job_id, claim.fencing_token, state, reason, {})
             return WITHOUT_WORKER[state]
 
-    def crashed(self, claim: Claim, detail: Mapping[str, Any], crashes_allowed: int) -> JobState:
-        """Let go of a job whose child crashed, or fail it; the state it came to.
+    def hold(self, claim: Claim, reason: WaitingReason, seconds: float) -> JobState:
+        """As `release`, and nobody takes the job for so long.
+
+        Raises:
+            LeaseLostError: the token is old.
+        """
+        with Session(self._engine) as session, session.begin():
+            state = require_held(session, claim.job_id, claim.fencing_token)
+            values = _held_back(reason, seconds)
+            token = claim.fencing_token
+            self._let_go(session, claim.job_id, token, state, str(reason), {}, values)
+            return WITHOUT_WORKER[state]
+
+    def crashed(
+        self, claim: Claim, detail: Mapping[str, Any], limits: CrashLimits, *, stalled: bool = False
+    ) -> JobState:
+        """Let go of a job whose child crashed or stood still, or fail it; the state it came to.
 
         Crashes count in a row; a mask that the attempt has evaluated starts the count again.
 
         Raises:
             LeaseLostError: the token is old.
         """
+        reason = "stalled" if stalled else "crashed"
         with Session(self._engine) as session, session.begin():
             state = require_held(session, claim.job_id, claim.fencing_token)
             progressed = session.scalar(
@@ -168,16 +186,17 @@ class AttemptStore:
             )
             crashes = 1 if progressed else session.get_one(Job, claim.job_id).crashes + 1
             data = {"crashes": crashes, **detail}
-            if crashes < crashes_allowed or state is JobState.CANCELLING:
+            if crashes < limits.in_a_row or state is JobState.CANCELLING:
+                wait = limits.backoff_seconds * 2 ** (crashes - 1)
+                values = {"crashes": crashes, **_held_back(WaitingReason.RETRY_BACKOFF, wait)}
                 token = claim.fencing_token
-                self._let_go(
-                    session, claim.job_id, token, state, "crashed", data, {"crashes": crashes}
-                )
+                self._let_go(session, claim.job_id, token, state, reason, data, values)
                 return WITHOUT_WORKER[state]
             error = {
-                "code": "poisoned",
-                "detail": f"the job's process crashed {crashes} times in a row without "
-                "evaluating a mask; see the log's tail",
+                "code": "stalled" if stalled else "poisoned",
+                "detail": f"the job's process {'stood still' if stalled else 'crashed'} once more: "
+                f"{crashes} times in a row it has ended so without evaluating a mask; see the "
+                "log's tail",
                 **detail,
             }
             values = {"crashes": crashes, "error": error}
@@ -274,8 +293,12 @@ class AttemptStore:
 _CLAIMING = 0x626F6E736169
 """Names the lock that claims take in turn."""
 
-_RETURNS = {"crashed": "crashed", "lease_expired": "lease_expired"}
+_RETURNS = {name: name for name in ("crashed", "stalled", "disk_full", "lease_expired")}
 """Events of a return to the queue that say more than `released`."""
+
+
+def _held_back(reason: WaitingReason, seconds: float) -> dict[str, Any]:
+    return {"held_until": _from_now(seconds), "hold_reason": str(reason)}
 
 
 def _from_now(seconds: float) -> ColumnElement[Any]:

@@ -155,15 +155,17 @@ def _reason(fairness: Fairness) -> ColumnElement[Any]:
     """Why a job would not be taken; null if it would."""
     dependency = aliased(Job)
     met = exists().where(dependency.id == Job.after, dependency.state == JobState.SUCCEEDED)
-    reasons: list[tuple[ColumnElement[bool], WaitingReason]] = [
-        (Job.not_before > func.now(), WaitingReason.NOT_BEFORE),
-        (and_(Job.after.is_not(None), ~met), WaitingReason.DEPENDENCY),
-        (window_closed(), WaitingReason.WINDOW),
+    reasons: list[tuple[ColumnElement[bool], Any]] = [
+        (Job.held_until > func.now(), Job.hold_reason),
+        (Job.not_before > func.now(), literal(str(WaitingReason.NOT_BEFORE))),
+        (and_(Job.after.is_not(None), ~met), literal(str(WaitingReason.DEPENDENCY))),
+        (window_closed(), literal(str(WaitingReason.WINDOW))),
     ]
     if fairness.running_per_owner is not None:
         running = func.coalesce(_HELD.c.jobs, 0)
-        reasons.append((running >= fairness.running_per_owner, WaitingReason.QUOTA))
-    return case(*((when, literal(str(reason))) for when, reason in reasons), else_=null())
+        full = running >= fairness.running_per_owner
+        reasons.append((full, literal(str(WaitingReason.QUOTA))))
+    return case(*reasons, else_=null())
 
 
 _HELD = (

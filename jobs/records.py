@@ -82,6 +82,9 @@ class Job(Base):
     window_days: Mapped[list[int] | None] = mapped_column(ARRAY(SmallInteger))
     window_finish: Mapped[bool] = mapped_column(default=False)
     """Whether a job that runs when its window closes may run to its end."""
+    held_until: Mapped[datetime | None]
+    """Until then no worker takes it, for the reason beside."""
+    hold_reason: Mapped[str | None]
     retry_of: Mapped[UUID | None] = mapped_column(
         ForeignKey("jobs.id", ondelete="SET NULL"), unique=True
     )
@@ -116,8 +119,8 @@ class Attempt(Base):
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ended_at: Mapped[datetime | None]
     outcome: Mapped[str | None]
-    """Why it ended: `succeeded`, `failed`, `paused`, `cancelled`, `drained`, `crashed` or
-    `lease_expired`."""
+    """Why it ended: `succeeded`, `failed`, `paused`, `cancelled`, `drained`, `window_closed`,
+    `crashed`, `stalled`, `disk_full` or `lease_expired`."""
 
 
 class Usage(Base):

@@ -63,6 +63,8 @@ class WaitingReason(StrEnum):
     DEPENDENCY = "dependency"
     WINDOW = "window"
     QUOTA = "quota"
+    RETRY_BACKOFF = "retry_backoff"
+    DISK_FULL = "disk_full"
 
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")

@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from jobs.crashes import CrashLimits
 from jobs.fairness import Fairness
 
 
@@ -32,6 +33,9 @@ class Settings(BaseSettings):
     worker_name: str = ""
     """Name of this worker in attempts and logs; empty: host name and process id."""
 
+    child_module: str = "worker.child"
+    """What a worker starts for an attempt; another module of the same protocol, for drills."""
+
     lease_seconds: Annotated[float, Field(ge=0.5, le=3600)] = 30.0
     """A worker that is silent for longer has lost its job."""
 
@@ -46,6 +50,16 @@ class Settings(BaseSettings):
 
     crashes_allowed: Annotated[int, Field(ge=1, le=100)] = 3
     """Crashes in a row without a newly evaluated mask after which a job fails."""
+
+    backoff_seconds: Annotated[float, Field(ge=0)] = 10.0
+    """How long a job waits after its first crash; twice as long after each further one in a row."""
+
+    stall_seconds: Annotated[float, Field(ge=0.1)] = 600.0
+    """A child that has made no forward pass for so long, and for 20 times its longest pause, hangs;
+    ten times as long is borne while it loads the model."""
+
+    hold_seconds: Annotated[float, Field(ge=0.1)] = 60.0
+    """How long a job waits that found no room on the disk, before it tries again."""
 
     ageing_seconds: Annotated[float, Field(ge=1)] = 43_200.0
     """Waiting so long lifts a queued job by one level of priority."""
@@ -68,6 +82,11 @@ class Settings(BaseSettings):
 
     log_format: Literal["json", "text"] = "json"
     """`json`: one object per line. `text`: for eyes."""
+
+    @property
+    def crash_limits(self) -> CrashLimits:
+        """What is borne of a job whose process crashes."""
+        return CrashLimits(self.crashes_allowed, self.backoff_seconds)
 
     @property
     def fairness(self) -> Fairness:

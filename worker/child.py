@@ -4,10 +4,8 @@
 `worker.child_process`; how it ends is in `worker.outcome`.
 """
 
-import ctypes
 import faulthandler
 import mimetypes
-import os
 import signal
 import sys
 from functools import partial
@@ -28,34 +26,25 @@ from jobs.logs import configure_logs
 from jobs.settings import Settings
 from worker.ledger import PostgresLedger
 from worker.outcome import Exit, Outcome, ResultFile, result_prefix
+from worker.parent import die_with
+from worker.pulse import Pulse
 from worker.reporter import Reporter
+from worker.room import no_room
+from worker.scratch import PULSE
+from worker.stop_request import StopRequest
 
 _log = structlog.get_logger(__name__)
 
-_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 _CORE_FIELDS = set(PruneRequest.model_fields)
-
-
-class StopRequest:
-    """Becomes true with SIGTERM; the core asks it between two forward passes."""
-
-    def __init__(self) -> None:
-        self._asked = False
-        signal.signal(signal.SIGTERM, self._ask)
-
-    def __call__(self) -> bool:
-        """See `bonsai_core.events.Stop`."""
-        return self._asked
-
-    def _ask(self, _number: int, _frame: object) -> None:
-        self._asked = True
 
 
 def main(folder: Path, parent: int) -> Exit:
     """Run the attempt; what its end means is in `Exit`."""
     die_with(parent)
     faulthandler.enable()
-    stop = StopRequest()
+    # The supervisor asks where a child hangs before it kills it.
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    stop = StopRequest(Pulse(folder / PULSE))
     settings = Settings()
     claim = TypeAdapter(Claim).validate_json(sys.stdin.read())
     configure_logs(settings, "child")
@@ -85,16 +74,13 @@ def main(folder: Path, parent: int) -> Exit:
         return Exit.STOPPED
     except LeaseLostError:
         return Exit.LEASE_LOST
+    except Exception as error:
+        if not no_room(error):
+            raise
+        _log.warning("disk_full", error=str(error))
+        return Exit.DISK_FULL
     outcome.write(folder / "outcome.json")
     return Exit.SUCCEEDED if outcome.error is None else Exit.FAILED
-
-
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, however that happens (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before we asked
-        sys.exit(Exit.LEASE_LOST)
 
 
 def _store(folder: Path, files: ArtifactStore, claim: Claim) -> list[ResultFile]:

@@ -11,10 +11,11 @@ from pydantic import TypeAdapter
 
 from jobs.attempts import Claim
 from worker.outcome import Outcome
-from worker.scratch import LOG, clear
+from worker.scratch import LOG, PULSE, clear
 
 _LOG_TAIL_BYTES = 4000
 _KILL_WAIT_SECONDS = 30
+_DUMP_SECONDS = 1
 
 
 class ChildProcess:
@@ -23,12 +24,12 @@ class ChildProcess:
     Its folder holds what it says (`log`), its outcome, and its result until that is stored.
     """
 
-    def __init__(self, claim: Claim, folder: Path) -> None:
+    def __init__(self, claim: Claim, folder: Path, module: str) -> None:
         self._folder = folder
         self._log = folder / LOG
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "worker.child", str(folder), str(os.getpid())],
+                [sys.executable, "-m", module, str(folder), str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -56,12 +57,22 @@ class ChildProcess:
         """Ask it to stop after the forward pass in flight."""
         self._process.terminate()
 
+    def dump_stacks(self) -> None:
+        """Have it write to its log where each of its threads is."""
+        self._process.send_signal(signal.SIGUSR1)
+        self.is_running(_DUMP_SECONDS)
+
     def kill(self) -> None:
         """End it and everything it started, and wait until it is gone."""
         # Its process id is its group's, and stays ours until we have waited for it.
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(_KILL_WAIT_SECONDS)
+
+    @property
+    def pulse(self) -> Path:
+        """What tells that its work goes on."""
+        return self._folder / PULSE
 
     def outcome(self) -> Outcome:
         """What it left; empty when it left nothing."""

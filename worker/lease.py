@@ -26,6 +26,7 @@ class Ending(StrEnum):
     DEADLINE_PASSED = "deadline_passed"
     WINDOW_CLOSED = "window_closed"
     DRAINED = "drained"
+    STALLED = "stalled"
 
 
 _WISHED = {JobState.CANCELLING: Ending.CANCELLED, JobState.PAUSING: Ending.PAUSED}

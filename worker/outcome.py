@@ -17,6 +17,7 @@ class Exit(IntEnum):
     FAILED = 65
     STOPPED = 75
     LEASE_LOST = 76
+    DISK_FULL = 77
 
 
 class ResultFile(BaseModel):

@@ -6,6 +6,7 @@ from pathlib import Path
 from jobs.attempts import Claim
 
 LOG = "log"
+PULSE = "pulse"
 
 
 def begin(scratch_dir: Path, claim: Claim) -> Path:

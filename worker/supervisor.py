@@ -14,12 +14,14 @@ from jobs.attempts import AttemptStore, Claim
 from jobs.errors import LeaseLostError
 from jobs.queue import past_deadline
 from jobs.records import Artifact
+from jobs.schedule import WaitingReason
 from jobs.settings import Settings
 from jobs.states import JobState
 from worker import scratch
 from worker.child_process import ChildProcess
 from worker.lease import Ending, Lease
 from worker.outcome import Exit, Outcome, result_prefix
+from worker.pulse import PulseWatch
 
 _log = structlog.get_logger(__name__)
 
@@ -61,7 +63,7 @@ class Supervisor:
     def _run(self, claim: Claim) -> None:
         folder = scratch.begin(self._settings.scratch_dir, claim)
         _log.info("attempt_started", attempt=claim.attempt)
-        child = ChildProcess(claim, folder)
+        child = ChildProcess(claim, folder, self._settings.child_module)
         try:
             lease = Lease(self._attempts, claim, self._settings)
             ending = self._watch(lease, child)
@@ -81,6 +83,7 @@ class Supervisor:
         """
         ending: Ending | None = None
         kill_at = float("inf")
+        pulse = PulseWatch(child.pulse, self._settings.stall_seconds)
         while child.is_running(_STEP_SECONDS):
             try:
                 wish = lease.wish()
@@ -88,6 +91,11 @@ class Supervisor:
                 child.kill()
                 raise
             wish = wish or (Ending.DRAINED if self._stopping.is_set() else None)
+            if ending is None and wish is None and (silent := pulse.stalled()):
+                _log.error("attempt_stalled", seconds=round(silent))
+                child.dump_stacks()
+                child.kill()
+                return Ending.STALLED
             if wish and ending is None:
                 ending = wish
                 child.stop()
@@ -110,14 +118,17 @@ class Supervisor:
             self._attempts.fail(claim, outcome.error)
         elif code == Exit.LEASE_LOST:
             raise LeaseLostError(claim.job_id, claim.fencing_token)
+        elif code == Exit.DISK_FULL:
+            self._attempts.hold(claim, WaitingReason.DISK_FULL, self._settings.hold_seconds)
         elif ending is Ending.DEADLINE_PASSED:
             self._attempts.fail(claim, past_deadline(lease.missed))
-        elif ending is not None:
+        elif ending not in (None, Ending.STALLED):
             self._attempts.release(claim, str(ending))
         else:
             detail = {"exit_code": code, "log_tail": child.log_tail()}
             _log.error("attempt_crashed", **detail)
-            self._attempts.crashed(claim, detail, self._settings.crashes_allowed)
+            limits, stalled = self._settings.crash_limits, ending is Ending.STALLED
+            self._attempts.crashed(claim, detail, limits, stalled=stalled)
 
 
 def _artifacts(claim: Claim, outcome: Outcome) -> list[Artifact]:

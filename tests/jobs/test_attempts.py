@@ -13,13 +13,17 @@ from sqlalchemy.orm import Session
 
 from jobs.artifacts import StoredFile
 from jobs.attempts import AttemptStore, Claim
+from jobs.crashes import CrashLimits
 from jobs.errors import LeaseLostError
 from jobs.ledger import LedgerStore
 from jobs.progress import Progress
 from jobs.records import Artifact, Attempt, Evaluation, Round
 from jobs.request import JobRequest
+from jobs.schedule import WaitingReason
 from jobs.states import JobState, Wish
 from jobs.store import JobStore
+
+AT_ONCE = CrashLimits(in_a_row=3, backoff_seconds=0)
 
 
 @pytest.fixture
@@ -95,7 +99,8 @@ def old_token_writes(engine: Engine, old: Claim) -> list[Callable[[], object]]:
         lambda: attempts.succeed(old, {}, [artifact]),
         lambda: attempts.fail(old, {}),
         lambda: attempts.release(old, "late"),
-        lambda: attempts.crashed(old, {}, 3),
+        lambda: attempts.crashed(old, {}, AT_ONCE),
+        lambda: attempts.hold(old, WaitingReason.DISK_FULL, 60),
         lambda: ledger.bind("late"),
         lambda: ledger.begin_round(2, file),
         lambda: ledger.finish_round(1, {"late": True}, None),
@@ -172,7 +177,7 @@ def test_a_job_that_lost_its_worker_comes_to_where_it_was_wished(
         time.sleep(0.05)
         assert attempts.expire() == [job_id]
     elif reason == "crashed":
-        assert attempts.crashed(held, {"exit_code": -9}, 3) is state
+        assert attempts.crashed(held, {"exit_code": -9}, AT_ONCE) is state
     else:
         assert attempts.release(held, reason) is state
     job = store.show(job_id)
@@ -198,7 +203,7 @@ def test_cancel_wins_over_an_end_that_comes_after_it(
     elif end == "fail":
         state = attempts.fail(held, {"code": "x"})
     else:
-        state = attempts.crashed(held, {}, 1)
+        state = attempts.crashed(held, {}, CrashLimits(in_a_row=1))
     job = store.show(job_id)
     assert state == job.state == JobState.CANCELLED
     assert (job.result, job.error) == (None, None)
@@ -261,15 +266,15 @@ def test_crashes_in_a_row_fail_the_job_and_a_new_mask_starts_the_count_again(
 ) -> None:
     job_id = submit()
     for _ in range(2):
-        assert attempts.crashed(claimed(attempts), {}, 3) is JobState.QUEUED
+        assert attempts.crashed(claimed(attempts), {}, AT_ONCE) is JobState.QUEUED
     held = claimed(attempts)
     ledger = LedgerStore(engine, job_id, held.fencing_token)
     ledger.begin_round(1, StoredFile("k", 1, "0"))
     ledger.record(1, 0, -1.0, 0.1)
-    assert attempts.crashed(held, {}, 3) is JobState.QUEUED
+    assert attempts.crashed(held, {}, AT_ONCE) is JobState.QUEUED
     assert store.show(job_id).crashes == 1
-    assert attempts.crashed(claimed(attempts), {}, 3) is JobState.QUEUED
-    assert attempts.crashed(claimed(attempts), {"exit_code": -11}, 3) is JobState.FAILED
+    assert attempts.crashed(claimed(attempts), {}, AT_ONCE) is JobState.QUEUED
+    assert attempts.crashed(claimed(attempts), {"exit_code": -11}, AT_ONCE) is JobState.FAILED
     job = store.show(job_id)
     assert job.state == JobState.FAILED
     assert job.error is not None
@@ -312,3 +317,33 @@ def test_an_attempt_keeps_why_it_ended(
         rows = session.scalars(select(Attempt).order_by(Attempt.number)).all()
     assert [(row.number, row.outcome) for row in rows] == [(1, "drained"), (2, "failed")]
     assert all(row.ended_at is not None for row in rows)
+
+
+def test_a_job_waits_longer_after_each_crash(
+    store: JobStore, attempts: AttemptStore, submit: Callable[[], UUID]
+) -> None:
+    job_id = submit()
+    for number in range(3):
+        attempts.crashed(claimed(attempts), {}, CrashLimits(in_a_row=9, backoff_seconds=0.2))
+        assert claim(attempts) is None
+        job = store.show(job_id)
+        assert store.places([job])[job_id].reason is WaitingReason.RETRY_BACKOFF
+        assert job.held_until is not None
+        wait = job.held_until - store.events(job_id, limit=100).items[-1].at
+        assert wait.total_seconds() == pytest.approx(0.2 * 2**number, abs=0.05)
+        time.sleep(wait.total_seconds() + 0.05)
+
+
+def test_a_job_without_room_is_held_and_not_charged(
+    store: JobStore, attempts: AttemptStore, submit: Callable[[], UUID]
+) -> None:
+    job_id = submit()
+    for _ in range(5):
+        held = claimed(attempts)
+        assert attempts.hold(held, WaitingReason.DISK_FULL, 0.1) is JobState.QUEUED
+        assert claim(attempts) is None
+        job = store.show(job_id)
+        assert store.places([job])[job_id].reason is WaitingReason.DISK_FULL
+        time.sleep(0.15)
+    assert (job.state, job.crashes, job.attempts) == (JobState.QUEUED, 0, 5)
+    assert store.events(job_id, limit=100).items[-1].type == "disk_full"

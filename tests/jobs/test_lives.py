@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text, update
 from sqlalchemy.orm import Session
 
 from jobs.attempts import AttemptStore, Claim
+from jobs.crashes import CrashLimits
 from jobs.errors import IllegalMoveError, LeaseLostError
 from jobs.ledger import LedgerStore
 from jobs.records import Job
@@ -19,7 +20,7 @@ from jobs.request import JobRequest
 from jobs.states import MOVES, WISHES, WITHOUT_WORKER, JobState, Wish
 from jobs.store import JobStore
 
-CRASHES_ALLOWED = 3
+CRASHES_ALLOWED = CrashLimits(in_a_row=3, backoff_seconds=0)
 EVENTS = {"submitted", "resumed", "released", "crashed", "lease_expired", "retried"} | set(JobState)
 
 
@@ -168,7 +169,7 @@ class Lives(RuleBasedStateMachine):
             return JobState.SUCCEEDED if end == "succeed" else JobState.FAILED
         if end == "crash":
             self.crashes[job] += 1
-            if self.crashes[job] >= CRASHES_ALLOWED:
+            if self.crashes[job] >= CRASHES_ALLOWED.in_a_row:
                 return JobState.FAILED
         assert WITHOUT_WORKER[state] in MOVES[state]
         return WITHOUT_WORKER[state]

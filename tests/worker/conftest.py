@@ -1,6 +1,7 @@
 """Real worker processes over real servers, pruning a tiny model."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -38,7 +40,10 @@ class Service:
     log: Path
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def start_worker(self) -> subprocess.Popen[bytes]:
+    def start_worker(
+        self, *, largest_file: int | None = None, **settings: str
+    ) -> subprocess.Popen[bytes]:
+        """With BONSAI_ settings besides the usual ones, and the most bytes that a file may have."""
         environment = {
             **os.environ,
             "BONSAI_DATABASE_URL": self.settings.database_url,
@@ -48,6 +53,8 @@ class Service:
             "BONSAI_LEASE_SECONDS": "4",
             "BONSAI_HEARTBEAT_SECONDS": "0.5",
             "BONSAI_SWEEP_SECONDS": "0.5",
+            "BONSAI_BACKOFF_SECONDS": "0.1",
+            **{f"BONSAI_{name.upper()}": value for name, value in settings.items()},
             "OMP_NUM_THREADS": "1",
         }
         with self.log.open("ab") as log:
@@ -58,6 +65,7 @@ class Service:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=largest_file and partial(limit_files, largest_file),
             )
         self.workers.append(worker)
         return worker
@@ -112,6 +120,11 @@ class Service:
 
     def event_types(self, job_id: UUID) -> list[str]:
         return [event.type for event in self.store.events(job_id, limit=1000).items]
+
+
+def limit_files(size: int) -> None:
+    """Writing more than this to a file fails in this process and those it starts."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def children_of(process_id: int) -> list[int]:

@@ -27,7 +27,7 @@ def test_a_child_that_dies_before_it_is_told_its_job_has_an_exit_code(
 
     monkeypatch.setattr(subprocess, "Popen", dead)
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    child = ChildProcess(Claim(uuid4(), 1, 1, request_for()), tmp_path)
+    child = ChildProcess(Claim(uuid4(), 1, 1, request_for()), tmp_path, "worker.child")
     assert not child.is_running(0)
     assert child.exit_code == 1
     assert child.log_tail() == ""

@@ -255,6 +255,37 @@ def test_a_job_whose_process_always_crashes_fails_and_the_queue_goes_on(
     assert service.wait_final(healthy).state == JobState.SUCCEEDED
 
 
+def test_a_child_that_hangs_is_killed_and_the_job_goes_on(
+    service: Service, request_for: Callable[..., JobRequest]
+) -> None:
+    worker = service.start_worker(stall_seconds="3")
+    job_id = service.submit(request_for())
+    service.wait_evaluated(job_id, 4)
+    (child,) = children_of(worker.pid)
+    os.kill(child, signal.SIGSTOP)
+    service.wait(job_id, lambda job: job.attempts == 2)
+    assert not Path(f"/proc/{child}").exists()
+    job = service.wait_final(job_id)
+    assert (job.state, job.crashes) == (JobState.SUCCEEDED, 0)
+    assert "stalled" in service.event_types(job_id)
+    assert service.store.attempts(job_id)[0].attempt.outcome == "stalled"
+
+
+def test_a_job_without_room_on_the_disk_waits_and_goes_on_when_there_is(
+    service: Service, request_for: Callable[..., JobRequest]
+) -> None:
+    worker = service.start_worker(largest_file=20_000, hold_seconds="0.5", log_level="error")
+    job_id = service.submit(request_for())
+    service.wait(job_id, lambda job: job.hold_reason == "disk_full" and job.attempts >= 2)
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(30)
+    job = service.store.show(job_id)
+    assert (job.crashes, job.error) == (0, None)
+    service.start_worker()
+    assert service.wait_final(job_id).state == JobState.SUCCEEDED
+    assert service.store.attempts(job_id)[0].attempt.outcome == "disk_full"
+
+
 @pytest.mark.parametrize("module", ["worker.app", "worker.supervisor", "worker.sweeper"])
 def test_the_celery_process_loads_no_torch(module: str) -> None:
     code = (
