@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Engine, and_, func, literal, select, update
+from sqlalchemy import ColumnElement, Engine, Select, and_, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from jobs.crashes import CrashLimits
@@ -58,11 +58,14 @@ class AttemptStore:
 
     def claim(self, *, worker: str, device: str, lease_seconds: float) -> Claim | None:
         """Take the next job that may run, if any; no two callers get the same one."""
-        best = next_jobs(self._fairness).limit(1).with_for_update(of=Job, skip_locked=True)
+        best = next_jobs(self._fairness).limit(1)
         with Session(self._engine) as session, session.begin():
             # One at a time: two at once would both see room for one more of the same owner.
             session.execute(select(func.pg_advisory_xact_lock(_CLAIMING)))
-            job_id = session.scalar(best)
+            # Claims are alone, but a client may pause or cancel the job between look and lock.
+            while (job_id := session.scalar(best)) is not None:
+                if session.scalar(_lock_queued(job_id)) is not None:
+                    break
             if job_id is None:
                 return None
             token = session.scalar(select(FENCING_TOKEN.next_value()))
@@ -295,6 +298,10 @@ _CLAIMING = 0x626F6E736169
 
 _RETURNS = {name: name for name in ("crashed", "stalled", "disk_full", "lease_expired")}
 """Events of a return to the queue that say more than `released`."""
+
+
+def _lock_queued(job_id: UUID) -> Select[UUID]:
+    return select(Job.id).where(Job.id == job_id, Job.state == JobState.QUEUED).with_for_update()
 
 
 def _held_back(reason: WaitingReason, seconds: float) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def test_f6_the_broker_forgets_everything(night: Night) -> None:
     night.start_worker()
     running, waiting = night.submit(), night.submit()
     night.service.wait_evaluated(running, 3)
-    redis.Redis.from_url(night.service.settings.redis_url).flushall()
+    redis.Redis.from_url(night.service.settings.redis_url).flushdb()
     night.succeed()
     assert outcomes(night, running) == outcomes(night, waiting) == ["succeeded"]
 
