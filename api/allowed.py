@@ -1,10 +1,10 @@
-"""What a field of a job's request accepts, in words, from the JSON schema of the request."""
+"""What a field of a request's body accepts, in words, from the JSON schema of the body."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from jobs.request import JobRequest
+from pydantic import BaseModel
 
 Schema = Mapping[str, Any]
 
@@ -34,25 +34,27 @@ _TYPES = {
 }
 
 
-def allowed_at(path: Sequence[str | int]) -> str | None:
-    """What is accepted at a path of the body; for an unknown field, the fields there are.
+def allowed_at(path: Sequence[str | int], body: type[BaseModel]) -> str | None:
+    """What is accepted at a path of a body; for an unknown field, the fields there are.
 
     A path that ends in `KEY` means the name of the field before it.
     """
     about_name = path[-1:] == [KEY]
-    node = _resolved(_request_schema())
+    root = _schema_of(body)
+    node = _resolved(root, root)
     for step in path[:-2] if about_name else path:
-        inner = _inner(node, step)
+        inner = _inner(node, step, root)
         if not inner:
             fields = node.get("properties")
             return f"the fields {', '.join(fields)}" if fields else None
-        node = _resolved(inner)
-    return _name_in_words(node) if about_name else _in_words(node)
+        node = _resolved(inner, root)
+    return _in_words(_name(node) if about_name else node, root)
 
 
-def _inner(node: Schema, step: str | int) -> Schema | None:
+def _inner(node: Schema, step: str | int, root: Schema) -> Schema | None:
     """The schema one step further down; None where there is no such step."""
-    for option in node.get("anyOf", [node]):
+    for choice in node.get("anyOf", [node]):
+        option = _resolved(choice, root)
         inner: Schema | None
         if isinstance(step, int):
             inner = option.get("items")
@@ -67,30 +69,31 @@ def _of_any_name(node: Schema) -> Schema | None:
     return next(iter(node.get("patternProperties", {}).values()), None)
 
 
-def _name_in_words(node: Schema) -> str:
+def _name(node: Schema) -> Schema:
+    """The schema of the names of an object's fields."""
     patterns = " or ".join(node.get("patternProperties", {}))
-    return _in_words({"type": "string", "pattern": patterns, **node.get("propertyNames", {})})
+    return {"type": "string", "pattern": patterns, **node.get("propertyNames", {})}
 
 
 @cache
-def _request_schema() -> Schema:
-    return JobRequest.model_json_schema()
+def _schema_of(body: type[BaseModel]) -> Schema:
+    return body.model_json_schema()
 
 
-def _resolved(node: Schema) -> Schema:
+def _resolved(node: Schema, root: Schema) -> Schema:
     while "$ref" in node:
-        node = _request_schema()["$defs"][node["$ref"].rsplit("/", 1)[-1]]
+        node = root["$defs"][node["$ref"].rsplit("/", 1)[-1]]
     return node
 
 
-def _in_words(node: Schema) -> str:
+def _in_words(node: Schema, root: Schema) -> str:
     if "anyOf" in node:
-        return ", or ".join(_in_words(_resolved(option)) for option in node["anyOf"])
+        return ", or ".join(_in_words(_resolved(option, root), root) for option in node["anyOf"])
     if "enum" in node:
         return ", ".join(str(value) for value in node["enum"])
     words = [_TYPES.get(node.get("type", ""), "any value")]
     if node.get("items"):
-        words.append(f"each of them {_in_words(_resolved(node['items']))}")
+        words.append(f"each of them {_in_words(_resolved(node['items'], root), root)}")
     if node.get("properties"):
         words.append(f"with the fields {', '.join(node['properties'])}")
     words += [words_of.format(node[key]) for key, words_of in _BOUNDS.items() if key in node]

@@ -13,7 +13,7 @@ from api.handlers import install_handlers
 from api.loopback import LoopbackOnly
 from api.openapi import DocumentedAPI
 from api.request_log import RequestLog
-from api.routes import artifacts, health, jobs
+from api.routes import artifacts, batches, health, jobs
 from jobs.artifacts import LocalArtifactStore
 from jobs.connections import connect
 from jobs.doorbell import Doorbell
@@ -50,7 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         separate_input_output_schemas=False,
     )
     install_handlers(app)
-    for module in (jobs, artifacts, health):
+    for module in (jobs, batches, artifacts, health):
         app.include_router(module.router)
     return app
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from jobs.errors import (
     DATABASE_UNREACHABLE,
     ArtifactNotFoundError,
+    BatchNotFoundError,
     IllegalMoveError,
     InvalidCursorError,
     JobNotFoundError,
@@ -95,6 +96,7 @@ INTERNAL_ERROR = Kind(500, "internal_error", "The service failed")
 DATABASE_DOWN = Kind(503, "database_unreachable", "The database does not answer")
 
 DOMAIN: Mapping[type[Exception], Kind] = {
+    BatchNotFoundError: Kind(404, "batch_not_found", "There is no such batch"),
     JobNotFoundError: Kind(404, "job_not_found", "There is no such job"),
     ArtifactNotFoundError: Kind(404, "artifact_not_found", "The job has no such artifact"),
     IllegalMoveError: Kind(409, "illegal_move", "The job's state does not allow this"),

@@ -1,5 +1,6 @@
 """What goes over the wire, apart from problems; never a table."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal, Self
@@ -68,6 +69,9 @@ class Job(_Wire):
     finished_at: datetime | None
     """When it came to its final state."""
 
+    batch_id: UUID | None
+    """The batch that it was submitted with, or the job that it retries."""
+
     retry_of: UUID | None
     """The job from whose evaluated masks this one goes on."""
 
@@ -101,6 +105,7 @@ class Job(_Wire):
             created_at=row.created_at,
             started_at=row.started_at,
             finished_at=row.finished_at,
+            batch_id=row.batch_id,
             retry_of=row.retry_of,
             attempts=row.attempts,
             request=JobRequest.model_validate(row.request),
@@ -126,6 +131,83 @@ class JobPage(_Wire):
         """The page of some rows."""
         items = [Job.of(row, places.get(row.id)) for row in page.items]
         return cls(items=items, next_cursor=page.next_cursor)
+
+
+class BatchLinks(_Wire):
+    """Where the batch is, and how to cancel it; paths of this service."""
+
+    self: str
+    """The batch (GET)."""
+
+    cancel: str
+    """To cancel all its jobs (POST)."""
+
+
+class BatchJob(_Wire):
+    """A job in the report of its batch; its own page says more."""
+
+    id: UUID
+    name: str | None
+    state: JobState
+    model: str
+    """Source of the model."""
+
+    target_sparsity: float
+    sparsity: float
+    """Share of the parameters removed so far."""
+
+    error: dict[str, Any] | None
+    """Why it failed: at least `code` and `detail`."""
+
+    result: dict[str, Any] | None
+    links: JobLinks
+
+
+class Batch(_Wire):
+    """Jobs that were submitted together, and how they fared."""
+
+    id: UUID
+    name: str | None
+    created_at: datetime
+    counts: dict[JobState, int]
+    """Jobs by state; states without jobs are left out."""
+
+    finished: bool
+    """Whether every job has come to its end."""
+
+    jobs: list[BatchJob]
+    """In the order of the request; a retry comes last."""
+
+    links: BatchLinks
+
+    @classmethod
+    def of(cls, row: records.Batch, jobs: Iterable[records.Job]) -> Self:
+        """The batch of a row and its jobs."""
+        shown = [_in_batch(Job.of(job)) for job in jobs]
+        path = f"/v1/batches/{row.id}"
+        return cls(
+            id=row.id,
+            name=row.name,
+            created_at=row.created_at,
+            counts=dict(Counter(job.state for job in shown)),
+            finished=all(job.state.is_final for job in shown),
+            jobs=shown,
+            links=BatchLinks(self=path, cancel=f"{path}/cancel"),
+        )
+
+
+def _in_batch(job: Job) -> BatchJob:
+    return BatchJob(
+        id=job.id,
+        name=job.name,
+        state=job.state,
+        model=job.request.model.source,
+        target_sparsity=job.request.target.sparsity,
+        sparsity=job.progress.sparsity,
+        error=job.error,
+        result=job.result,
+        links=job.links,
+    )
 
 
 class Event(_Wire):

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 
 from api.allowed import KEY, allowed_at
 from api.problems import (
@@ -23,8 +24,10 @@ Detail = Mapping[str, Any]
 Steps = tuple[str | int, ...]
 
 
-def describe_invalid(error: RequestValidationError) -> tuple[Kind, str, list[FieldError]]:
-    """The kind of problem, its detail, and the fields at fault."""
+def describe_invalid(
+    error: RequestValidationError, body: type[BaseModel]
+) -> tuple[Kind, str, list[FieldError]]:
+    """The kind of problem, its detail, and the fields at fault, of a request with such a body."""
     details = error.errors()
     first = details[0]
     if first["type"] == "json_invalid":
@@ -32,7 +35,7 @@ def describe_invalid(error: RequestValidationError) -> tuple[Kind, str, list[Fie
         return MALFORMED_REQUEST, f"the body is not JSON: {problem} at {first['loc'][-1]}", []
     if tuple(first["loc"]) == ("body",) and isinstance(first.get("input"), bytes):
         return UNSUPPORTED_MEDIA_TYPE, "send the body as JSON, Content-Type: application/json", []
-    errors = [_field_error(detail) for detail in details]
+    errors = [_field_error(detail, body) for detail in details]
     summary = "; ".join(f"{field.pointer}: {field.message}" for field in errors)
     return INVALID_REQUEST, summary, errors
 
@@ -49,8 +52,9 @@ def field_at_fault(field: str, message: str, value: object, allowed: str = "") -
     return FieldError(pointer=pointer, message=message, value=shown(value), allowed=allowed or None)
 
 
-def unreadable(request: JobRequest, error: OSError) -> ProblemError:
-    """The problem of an input that the system does not let us look at."""
+def unreadable(request: JobRequest, error: OSError, *, at: str = "") -> ProblemError:
+    """The problem of an input that the system does not let us look at; `at` is where the job is
+    said in the body."""
     field, source = "/calibration/source", request.calibration.source
     if str(error.filename).startswith(request.model.source):
         field, source = "/model/source", request.model.source
@@ -58,11 +62,12 @@ def unreadable(request: JobRequest, error: OSError) -> ProblemError:
         if part.settings.get("path") == str(error.filename):
             field, source = f"/pruning/utility/{number}/settings/path", str(error.filename)
     message = f"{error.strerror}; give a path that the service may read"
+    field = f"{at}{field}"
     fault = FieldError(pointer=field, message=message, value=shown(source))
     return ProblemError(UNREADABLE_INPUT, f"{field}: {message}", [fault])
 
 
-def require_storable(request: JobRequest) -> None:
+def require_storable(request: BaseModel) -> None:
     """Refuse NUL characters, which PostgreSQL cannot store; RequestValidationError names them."""
     faults = [
         {"type": "nul", "loc": ("body", *path), "msg": "must not hold a NUL character", "input": it}
@@ -84,13 +89,13 @@ def _strings(value: Any, path: Steps) -> Iterator[tuple[Steps, str]]:
             yield from _strings(inner, (*path, index))
 
 
-def _field_error(detail: Detail) -> FieldError:
+def _field_error(detail: Detail, body: type[BaseModel]) -> FieldError:
     place, *path = detail["loc"]
     message = str(detail["msg"]).removeprefix("Value error, ")
     # The value seen at a missing field would be the whole object around it.
     value = None if detail["type"] == "missing" else shown(detail.get("input"))
     if place == "body":
-        allowed = allowed_at(path)
+        allowed = allowed_at(path, body)
     else:
         allowed = detail.get("ctx", {}).get("expected")
         message = f"{place} parameter {path[-1]}: {message}"

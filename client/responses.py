@@ -57,6 +57,7 @@ class Job(_Response):
     position: int | None = None
     """Place in the queue, from 1."""
 
+    batch_id: str | None = None
     retry_of: str | None = None
     """The job from whose evaluated masks this one goes on."""
 
@@ -70,6 +71,32 @@ class Job(_Response):
     def is_final(self) -> bool:
         """Whether the job has come to its end."""
         return self.state in {"succeeded", "failed", "cancelled"}
+
+
+class BatchJob(_Response):
+    """A job in the report of its batch."""
+
+    id: str
+    name: str | None = None
+    state: str
+    model: str = ""
+    target_sparsity: float = 0.0
+    sparsity: float = 0.0
+    error: dict[str, Any] | None = None
+    result: dict[str, Any] | None = None
+
+
+class Batch(_Response):
+    """Jobs that were submitted together."""
+
+    id: str
+    name: str | None = None
+    created_at: datetime
+    counts: dict[str, int] = {}
+    """Jobs by state."""
+
+    finished: bool
+    jobs: list[BatchJob] = []
 
 
 class Mask(_Response):

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from client.answers import require_success
 from client.download import Download
 from client.errors import ServiceError, UnexpectedAnswerError, UnreachableServiceError
-from client.responses import Artifact, Attempt, Event, Job, Page
+from client.responses import Artifact, Attempt, Batch, Event, Job, Page
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PAGE_ITEMS = 200
@@ -60,6 +60,18 @@ class Client:
     def submit(self, request: Mapping[str, Any] | None = None, /, **fields: Any) -> Job:
         """Submit a job: a whole request, or its fields by name. Not tried twice by itself."""
         return self._ask(Job, "POST", "/v1/jobs", json={**(request or {}), **fields})
+
+    def submit_batch(self, request: Mapping[str, Any]) -> Batch:
+        """Submit many jobs, all or none: `jobs`, or a `template` with `models`, `sparsities`."""
+        return self._ask(Batch, "POST", "/v1/batches", json=dict(request))
+
+    def batch(self, batch_id: str) -> Batch:
+        """How the jobs of a batch fare."""
+        return self._ask(Batch, "GET", _batch(batch_id))
+
+    def cancel_batch(self, batch_id: str) -> Batch:
+        """Ask every job of a batch to end that has not."""
+        return self._ask(Batch, "POST", f"{_batch(batch_id)}/cancel")
 
     def job(self, job_id: str) -> Job:
         """One job as it is now."""
@@ -177,6 +189,10 @@ class Client:
             return model.model_validate(content)
         except ValidationError as error:
             raise UnexpectedAnswerError(self.base_url, str(error)) from error
+
+
+def _batch(batch_id: str) -> str:
+    return f"/v1/batches/{quote(batch_id, safe='')}"
 
 
 def _job(job_id: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from client.responses import Attempt, Job
+from client.responses import Attempt, Batch, Job
 
 SHORT_ID = 8
 """Characters of an id in a list: enough to name a job among very many."""
@@ -37,6 +37,24 @@ def job_table(job: Job) -> Table:
     for name, value in _facts(job):
         if value:
             table.add_row(name, value)
+    return table
+
+
+def batch_table(batch: Batch) -> Table:
+    """A line about the batch, and one for each job."""
+    counts = ", ".join(f"{count} {state}" for state, count in batch.counts.items())
+    table = Table(box=box.SIMPLE_HEAD, title=f"{batch.name or batch.id}: {counts}")
+    for heading in ("ID", "NAME", "STATE", "SPARSITY", "MODEL", "ERROR"):
+        table.add_column(heading, overflow="fold")
+    for job in batch.jobs:
+        table.add_row(
+            job.id[:SHORT_ID],
+            job.name or "",
+            job.state,
+            f"{job.sparsity:.3f} of {job.target_sparsity}",
+            job.model,
+            (job.error or {}).get("code", ""),
+        )
     return table
 
 

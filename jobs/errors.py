@@ -12,6 +12,7 @@ __all__ = [
     "DATABASE_ERROR",
     "DATABASE_UNREACHABLE",
     "ArtifactNotFoundError",
+    "BatchNotFoundError",
     "IllegalMoveError",
     "InvalidCursorError",
     "JobError",
@@ -47,6 +48,14 @@ class JobNotFoundError(JobError):
     def __init__(self, job_id: UUID) -> None:
         self.job_id = job_id
         super().__init__(f"no job has the id {job_id}; GET /v1/jobs lists those that exist")
+
+
+class BatchNotFoundError(JobError):
+    """No batch has this id."""
+
+    def __init__(self, batch_id: UUID) -> None:
+        self.batch_id = batch_id
+        super().__init__(f"no batch has the id {batch_id}; a job tells its batch_id")
 
 
 class ArtifactNotFoundError(JobError):

@@ -44,6 +44,16 @@ def _listed(states: Iterable[JobState]) -> str:
 _HELD = f"state IN ({_listed(state for state in JobState if state.is_held)})"
 
 
+class Batch(Base):
+    """Jobs that were submitted together."""
+
+    __tablename__ = "batches"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    name: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Job(Base):
     """One pruning job: what was asked, where it stands, who holds it."""
 
@@ -58,6 +68,13 @@ class Job(Base):
         Index("jobs_queued", "priority", "created_at", "id", postgresql_where="state = 'queued'"),
         Index("jobs_held", "owner", postgresql_where=_HELD),
         Index("jobs_due", "deadline", postgresql_where="finished_at IS NULL"),
+        Index(
+            "jobs_of_batch",
+            "batch_id",
+            "created_at",
+            "id",
+            postgresql_where="batch_id IS NOT NULL",
+        ),
         Index("jobs_dependent", "after", postgresql_where="after IS NOT NULL"),
         Index("jobs_leased", "lease_expires_at", postgresql_where=_HELD),
     )
@@ -71,6 +88,7 @@ class Job(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    batch_id: Mapped[UUID | None] = mapped_column(ForeignKey("batches.id"))
     owner: Mapped[str] = mapped_column(default="default")
     priority: Mapped[int] = mapped_column(SmallInteger, default=Priority.NORMAL.level)
     not_before: Mapped[datetime | None]

@@ -5,6 +5,7 @@ Each public method is one transaction. What an attempt may write is in `jobs.att
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,8 +16,10 @@ from sqlalchemy import Engine, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
+from jobs.batch import BatchRequest
 from jobs.errors import (
     ArtifactNotFoundError,
+    BatchNotFoundError,
     IllegalMoveError,
     InvalidCursorError,
     JobNotFoundError,
@@ -27,7 +30,7 @@ from jobs.fairness import DEFAULT, Fairness
 from jobs.ledger import inherit
 from jobs.moves import move, tell
 from jobs.queue import Place, places
-from jobs.records import Artifact, Attempt, Evaluation, Event, Job
+from jobs.records import Artifact, Attempt, Batch, Evaluation, Event, Job
 from jobs.request import JobRequest
 from jobs.schedule import AtClose
 from jobs.states import WISHES, JobState, Wish
@@ -59,7 +62,7 @@ class AttemptAccount:
 
 
 class JobStore:
-    """Jobs as clients see them."""
+    """Jobs and batches as clients see them."""
 
     def __init__(self, engine: Engine, fairness: Fairness = DEFAULT) -> None:
         self._engine = engine
@@ -84,6 +87,47 @@ class JobStore:
             session.refresh(job)
         return job
 
+    def submit_batch(self, batch: BatchRequest) -> Batch:
+        """Insert a batch with all its jobs, or nothing.
+
+        Raises:
+            UnknownDependencyError: a job waits for one that does not exist, or will not succeed.
+            QuotaExceededError: an owner would have too many jobs waiting.
+        """
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            row = Batch(name=batch.name)
+            session.add(row)
+            session.flush()
+            requests = batch.requests()
+            for owner, count in sorted(Counter(request.owner for request in requests).items()):
+                self._require_room(session, owner, count)
+            for request in requests:
+                _require_dependency(session, request.schedule.after)
+                _insert(session, request, batch_id=row.id)
+            session.refresh(row)
+        return row
+
+    def batch(self, batch_id: UUID) -> tuple[Batch, Sequence[Job]]:
+        """A batch and its jobs, in the order of the request; BatchNotFoundError if there is none.
+
+        Retries belong to the batch of the job that they retry.
+        """
+        query = select(Job).where(Job.batch_id == batch_id).order_by(Job.created_at, Job.id)
+        with Session(self._engine) as session:
+            return _existing_batch(session, batch_id), session.scalars(query).all()
+
+    def cancel_batch(self, batch_id: UUID) -> None:
+        """Cancel every job of a batch that has not ended; BatchNotFoundError if there is none."""
+        # In this order, so that two calls never wait for each other.
+        query = select(Job).where(Job.batch_id == batch_id).order_by(Job.id).with_for_update()
+        with Session(self._engine) as session, session.begin():
+            _existing_batch(session, batch_id)
+            for job in session.scalars(query).all():
+                state = JobState(job.state)
+                target = WISHES[Wish.CANCEL].get(state, state)
+                if target is not state:
+                    move(session, job.id, target, data={"batch": str(batch_id)})
+
     def show(self, job_id: UUID) -> Job:
         """One job; JobNotFoundError when there is none."""
         with Session(self._engine) as session:
@@ -97,7 +141,7 @@ class JobStore:
         with Session(self._engine) as session:
             return places(session, self._fairness, queued)
 
-    def _require_room(self, session: Session, owner: str) -> None:
+    def _require_room(self, session: Session, owner: str, jobs: int = 1) -> None:
         allowed = self._fairness.queued_per_owner
         if allowed is None:
             return
@@ -105,7 +149,7 @@ class JobStore:
         session.execute(select(func.pg_advisory_xact_lock(_SUBMITTING, func.hashtext(owner))))
         of_owner = (Job.owner == owner, Job.state == JobState.QUEUED)
         queued = session.scalar(select(func.count()).select_from(Job).where(*of_owner)) or 0
-        if queued >= allowed:
+        if queued + jobs > allowed:
             raise QuotaExceededError(owner, queued, allowed)
 
     def list(
@@ -248,9 +292,17 @@ def _require_dependency(session: Session, after: UUID | None) -> None:
         raise UnknownDependencyError(after, state)
 
 
-def _insert(session: Session, request: JobRequest, retry_of: Job | None = None) -> Job:
+def _insert(
+    session: Session,
+    request: JobRequest,
+    *,
+    retry_of: Job | None = None,
+    batch_id: UUID | None = None,
+) -> Job:
     schedule, window = request.schedule, request.schedule.window
     job = Job(
+        # Not the transaction's time, which is the same for all jobs of a batch.
+        created_at=func.clock_timestamp(),
         owner=request.owner,
         priority=schedule.priority.level,
         not_before=schedule.not_before,
@@ -267,6 +319,7 @@ def _insert(session: Session, request: JobRequest, retry_of: Job | None = None) 
         state=JobState.QUEUED,
         progress={},
         retry_of=retry_of and retry_of.id,
+        batch_id=retry_of.batch_id if retry_of else batch_id,
     )
     session.add(job)
     session.flush()
@@ -280,6 +333,13 @@ def _answer(job: Job, wish: Wish) -> tuple[JobState, JobState]:
     if state not in WISHES[wish]:
         raise IllegalMoveError(job.id, state, wish)
     return state, WISHES[wish][state]
+
+
+def _existing_batch(session: Session, batch_id: UUID) -> Batch:
+    batch = session.get(Batch, batch_id)
+    if batch is None:
+        raise BatchNotFoundError(batch_id)
+    return batch
 
 
 def _existing(session: Session, job_id: UUID, *, lock: bool = False) -> Job:

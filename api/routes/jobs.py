@@ -68,9 +68,9 @@ EXAMPLE: dict[str, Any] = {
         "seed": 0,
     },
 }
-_CREATED: dict[str, Any] = {
-    "description": "The job is queued, durably.",
-    "headers": {"Location": {"description": "Path of the job.", "schema": {"type": "string"}}},
+CREATED: dict[str, Any] = {
+    "description": "Queued, durably.",
+    "headers": {"Location": {"description": "Its path.", "schema": {"type": "string"}}},
 }
 _SHORT_EXAMPLE = {key: EXAMPLE[key] for key in ("model", "calibration", "target")}
 _EXAMPLES = {
@@ -84,7 +84,7 @@ _EXAMPLES = {
     operation_id="submit_job",
     status_code=201,
     responses={
-        201: _CREATED,
+        201: CREATED,
         **problems(400, 409, 415, 422, 503),
     },
 )
@@ -153,7 +153,7 @@ def cancel(job_id: UUID, store: Store) -> Job:
     "/{job_id}/retry",
     operation_id="retry_job",
     status_code=201,
-    responses={201: _CREATED, **problems(404, 409, 422, 503)},
+    responses={201: CREATED, **problems(404, 409, 422, 503)},
 )
 def retry(
     job_id: UUID, response: Response, store: Store, afterwards: BackgroundTasks, doorbell: Bell

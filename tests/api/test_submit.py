@@ -57,18 +57,8 @@ def test_a_submitted_job_is_answered_whole(client: TestClient, body: dict[str, A
     assert job["progress"]["seconds_left"] is None
     assert set(job) == {
         *("id", "name", "labels", "state", "created_at", "started_at", "finished_at"),
-        *(
-            "owner",
-            "position",
-            "waiting_reason",
-            "retry_of",
-            "attempts",
-            "request",
-            "progress",
-            "error",
-            "result",
-            "links",
-        ),
+        *("owner", "position", "waiting_reason", "batch_id", "retry_of", "attempts"),
+        *("request", "progress", "error", "result", "links"),
     }
 
 

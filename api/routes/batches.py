@@ -1,0 +1,71 @@
+"""Submit, show and cancel many jobs at once."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, BackgroundTasks, Body, Response
+from fastapi.openapi.models import Example
+
+from api.dependencies import Bell, Store
+from api.openapi import problems
+from api.routes.jobs import CREATED, EXAMPLE
+from api.schemas import Batch
+from api.validation import require_storable, unreadable
+from jobs.batch import BatchRequest
+from jobs.errors import PruneError
+from jobs.request import check_inputs
+
+router = APIRouter(prefix="/v1/batches", tags=["batches"])
+
+_JOB = {key: EXAMPLE[key] for key in ("model", "calibration", "target")}
+_FAMILY: dict[str, Any] = {"name": "family", "template": _JOB, "sparsities": [0.2, 0.35, 0.5]}
+_EXAMPLES = {
+    "template": Example(summary="One model at three sparsities", value=_FAMILY),
+    "jobs": Example(summary="A list of jobs", value={"name": "night", "jobs": [_JOB, _JOB]}),
+}
+
+
+@router.post(
+    "",
+    operation_id="submit_batch",
+    status_code=201,
+    responses={201: CREATED, **problems(400, 409, 415, 422, 503)},
+)
+def submit(
+    request: Annotated[BatchRequest, Body(openapi_examples=_EXAMPLES)],
+    response: Response,
+    afterwards: BackgroundTasks,
+    store: Store,
+    doorbell: Bell,
+) -> Batch:
+    """Queue many jobs, all of them or none: a list, or a template over models and sparsities. Each
+    is checked as one of its own."""
+    require_storable(request)
+    for number, job in enumerate(request.requests()):
+        at = request.pointer_to(number)
+        try:
+            check_inputs(job)
+        except PruneError as error:
+            error.field = f"{at[1:].replace('/', '.')}.{error.field}"
+            raise
+        except OSError as error:
+            raise unreadable(job, error, at=at) from error
+    row, queued = store.batch(store.submit_batch(request).id)
+    for found in queued:
+        afterwards.add_task(doorbell.ring, found.id)
+    response.headers["Location"] = f"/v1/batches/{row.id}"
+    return Batch.of(row, queued)
+
+
+@router.get("/{batch_id}", operation_id="show_batch", responses=problems(404, 422, 503))
+def show(batch_id: UUID, store: Store) -> Batch:
+    """How the jobs of a batch fare: counts by state, and each job with its error or result."""
+    return Batch.of(*store.batch(batch_id))
+
+
+@router.post("/{batch_id}/cancel", operation_id="cancel_batch", responses=problems(404, 422, 503))
+def cancel(batch_id: UUID, store: Store) -> Batch:
+    """Cancel every job of a batch that has not ended; the others stay as they are. Doing it twice
+    changes nothing."""
+    store.cancel_batch(batch_id)
+    return Batch.of(*store.batch(batch_id))

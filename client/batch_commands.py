@@ -1,0 +1,68 @@
+"""The commands for many jobs at once: `bonsai batch ...`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from client import options
+from client.console import print_json, results
+from client.errors import ClientError
+from client.responses import Batch
+from client.service import Client
+from client.tables import batch_table
+
+app = typer.Typer(no_args_is_help=True, help="Submit, show and cancel many jobs at once.")
+
+BatchArgument = Annotated[str, typer.Argument(metavar="ID", help="The batch's id.")]
+
+
+@app.command()
+def submit(
+    context: typer.Context,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="JSON as for POST /v1/batches: jobs, or a template with models and sparsities.",
+        ),
+    ],
+) -> None:
+    """Submit a batch; print its id."""
+    with Client(context.obj) as client:
+        results().print(client.submit_batch(_read(file)).id)
+
+
+@app.command()
+def show(context: typer.Context, batch: BatchArgument, json: options.Json = False) -> None:
+    """Show how the jobs of a batch fare. Exit code: 0, or 1 if one has failed."""
+    with Client(context.obj) as client:
+        found = client.batch(batch)
+    _print(found, as_json=json)
+    if found.counts.get("failed"):
+        raise typer.Exit(1)
+
+
+@app.command()
+def cancel(context: typer.Context, batch: BatchArgument, json: options.Json = False) -> None:
+    """Cancel every job of a batch that has not ended."""
+    with Client(context.obj) as client:
+        _print(client.cancel_batch(batch), as_json=json)
+
+
+def _print(batch: Batch, *, as_json: bool) -> None:
+    if as_json:
+        print_json(batch.model_dump(mode="json"))
+    else:
+        results().print(batch_table(batch))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ClientError(f"{file} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ClientError(f"{file} must hold an object with jobs, or with a template")
+    return content
