@@ -3,13 +3,9 @@
 Each public method is one transaction. What an attempt may write is in `jobs.attempts`.
 """
 
-import base64
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Engine, func, select, text, tuple_
@@ -17,11 +13,11 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from jobs.batch import BatchRequest
+from jobs.cursors import cursor_of, event_place, job_place
 from jobs.errors import (
     ArtifactNotFoundError,
     BatchNotFoundError,
     IllegalMoveError,
-    InvalidCursorError,
     JobNotFoundError,
     QuotaExceededError,
     UnknownDependencyError,
@@ -164,13 +160,13 @@ class JobStore:
         if state is not None:
             query = query.where(Job.state == state)
         if cursor is not None:
-            query = query.where(tuple_(Job.created_at, Job.id) < tuple_(*_job_place(cursor)))
+            query = query.where(tuple_(Job.created_at, Job.id) < tuple_(*job_place(cursor)))
         with Session(self._engine) as session:
             jobs = session.scalars(query).all()
         more = len(jobs) > limit
         last = jobs[limit - 1] if more else None
         return JobPage(
-            jobs[:limit], _cursor([last.created_at.isoformat(), str(last.id)]) if last else None
+            jobs[:limit], cursor_of([last.created_at.isoformat(), str(last.id)]) if last else None
         )
 
     def ask(self, job_id: UUID, wish: Wish) -> Job:
@@ -219,7 +215,7 @@ class JobStore:
             JobNotFoundError: there is no such job.
             InvalidCursorError: `cursor` was not made by this method.
         """
-        after = _event_place(cursor) if cursor is not None else 0
+        after = event_place(cursor) if cursor is not None else 0
         query = (
             select(Event)
             .where(Event.job_id == job_id, Event.sequence > after)
@@ -230,7 +226,7 @@ class JobStore:
             _existing(session, job_id)
             events = session.scalars(query).all()
         more = len(events) > limit
-        return EventPage(events[:limit], _cursor([events[limit - 1].sequence]) if more else None)
+        return EventPage(events[:limit], cursor_of([events[limit - 1].sequence]) if more else None)
 
     def attempts(self, job_id: UUID) -> Sequence[AttemptAccount]:
         """Every attempt at a job, the first one first; JobNotFoundError when there is no such."""
@@ -347,32 +343,3 @@ def _existing(session: Session, job_id: UUID, *, lock: bool = False) -> Job:
     if job is None:
         raise JobNotFoundError(job_id)
     return job
-
-
-def _cursor(place: list[Any]) -> str:
-    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
-
-
-def _place(cursor: str) -> list[Any]:
-    try:
-        place = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except ValueError as error:
-        raise InvalidCursorError(cursor) from error
-    if not isinstance(place, list):
-        raise InvalidCursorError(cursor)
-    return place
-
-
-def _job_place(cursor: str) -> tuple[datetime, UUID]:
-    try:
-        created_at, job_id = _place(cursor)
-        return datetime.fromisoformat(created_at), UUID(job_id)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InvalidCursorError(cursor) from error
-
-
-def _event_place(cursor: str) -> int:
-    place = _place(cursor)
-    if len(place) != 1 or not isinstance(place[0], int) or not 0 <= place[0] < 2**31:
-        raise InvalidCursorError(cursor)
-    return place[0]

@@ -1,0 +1,41 @@
+"""Cursors of lists: the place of the last item, in a form that clients hand back unchanged."""
+
+import base64
+import json
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from jobs.errors import InvalidCursorError
+
+
+def cursor_of(place: list[Any]) -> str:
+    """The cursor that names a place."""
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
+
+
+def _place(cursor: str) -> list[Any]:
+    try:
+        place = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except ValueError as error:
+        raise InvalidCursorError(cursor) from error
+    if not isinstance(place, list):
+        raise InvalidCursorError(cursor)
+    return place
+
+
+def job_place(cursor: str) -> tuple[datetime, UUID]:
+    """Where a page of jobs goes on; InvalidCursorError if the cursor is none of theirs."""
+    try:
+        created_at, job_id = _place(cursor)
+        return datetime.fromisoformat(created_at), UUID(job_id)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InvalidCursorError(cursor) from error
+
+
+def event_place(cursor: str) -> int:
+    """The last event seen; InvalidCursorError if the cursor is none of theirs."""
+    place = _place(cursor)
+    if len(place) != 1 or not isinstance(place[0], int) or not 0 <= place[0] < 2**31:
+        raise InvalidCursorError(cursor)
+    return place[0]
