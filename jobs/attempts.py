@@ -205,6 +205,11 @@ class AttemptStore:
             values = {"crashes": crashes, "error": error}
             return self._end(session, claim, JobState.FAILED, values=values, data=data)
 
+    def outcome(self, claim: Claim) -> str | None:
+        """Why the attempt ended; None while it holds the job."""
+        with Session(self._engine) as session:
+            return session.get_one(Attempt, claim.fencing_token).outcome
+
     def expire(self) -> Sequence[UUID]:
         """Take back jobs whose lease has run out: as `release`.
 

@@ -1,7 +1,7 @@
 """The ledger of a job as rows: rounds and evaluated masks, written by the attempt that holds it.
 
 Every write locks the job's row and checks the fencing token first, so a worker that has lost its
-lease changes nothing. Each public method is one transaction.
+lease changes nothing. Each public method is one transaction, and doing it twice is doing it once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -113,19 +113,18 @@ class LedgerStore:
             return {row.trial: row.utility for row in session.execute(query)}
 
     def record(self, number: int, trial: int, utility: float, seconds: float) -> None:
-        """Insert one evaluated mask; LeaseLostError when the token is old."""
+        """Insert one evaluated mask, if it is not there; LeaseLostError when the token is old."""
+        evaluated = postgresql.insert(Evaluation).values(
+            job_id=self._job_id,
+            round=number,
+            trial=trial,
+            utility=utility,
+            seconds=seconds,
+            fencing_token=self._token,
+        )
         with Session(self._engine) as session, session.begin():
             require_held(session, self._job_id, self._token)
-            session.add(
-                Evaluation(
-                    job_id=self._job_id,
-                    round=number,
-                    trial=trial,
-                    utility=utility,
-                    seconds=seconds,
-                    fencing_token=self._token,
-                )
-            )
+            session.execute(evaluated.on_conflict_do_nothing())
             session.execute(
                 update(Job).where(Job.id == self._job_id).values(progress_at=func.now())
             )

@@ -11,9 +11,10 @@ from celery.signals import worker_init, worker_shutting_down
 from jobs.artifacts import LocalArtifactStore
 from jobs.attempts import AttemptStore
 from jobs.connections import connect
-from jobs.doorbell import TASK, Doorbell, broker_options
+from jobs.doorbell import TASK, broker_options
 from jobs.logs import configure_logs
 from jobs.settings import Settings
+from worker.runner import Runner
 from worker.supervisor import Supervisor
 from worker.sweeper import Sweeper
 
@@ -21,8 +22,8 @@ from worker.sweeper import Sweeper
 def create_app(settings: Settings) -> Celery:
     """The application of one worker process; nothing is connected before the worker starts.
 
-    One process runs one job at a time (`pool=solo`), because a device is not shared. Messages are
-    acknowledged when they arrive: the row, not the broker, remembers what is to be done.
+    One process runs one job at a time (`worker.runner`), because a device is not shared. Messages
+    are acknowledged when they arrive: the row, not the broker, remembers what is to be done.
     """
     app = Celery("bonsai", set_as_current=False)
     app.conf.update(
@@ -39,7 +40,7 @@ def create_app(settings: Settings) -> Celery:
         # A broker that is away for a night comes back: never give up.
         broker_connection_max_retries=None,
     )
-    stopping = threading.Event()
+    stopping, bell = threading.Event(), threading.Event()
     engine = connect(settings, connections=4)
     attempts = AttemptStore(engine, settings.fairness)
     name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
@@ -49,14 +50,16 @@ def create_app(settings: Settings) -> Celery:
 
     @app.task(name=TASK, ignore_result=True)
     def work(job_id: str) -> None:  # noqa: ARG001 - the id is a hint for eyes; the row decides
-        supervisor.work()
+        bell.set()
 
     def start(**_: Any) -> None:
         configure_logs(settings, name)
-        Sweeper(settings, attempts, Doorbell(settings), stopping).start()
+        Runner(supervisor, bell, stopping, settings.sweep_seconds).start()
+        Sweeper(settings, attempts, stopping).start()
 
     def stop(**_: Any) -> None:
         stopping.set()
+        bell.set()
 
     # Strong references: Celery's signals would drop functions that nobody else holds.
     worker_init.connect(start, weak=False)

@@ -23,6 +23,7 @@ from jobs.connections import connect
 from jobs.errors import LeaseLostError
 from jobs.ledger import LedgerStore
 from jobs.logs import configure_logs
+from jobs.patience import Patience
 from jobs.settings import Settings
 from worker.ledger import PostgresLedger
 from worker.outcome import Exit, Outcome, ResultFile, result_prefix
@@ -53,15 +54,19 @@ def main(folder: Path, parent: int) -> Exit:
     )
     engine = connect(settings, connections=2)
     attempts = AttemptStore(engine)
+    # After that the job is somebody else's, or the supervisor has ended this process.
+    patiently = Patience(settings.lease_seconds)
     files = LocalArtifactStore(settings.artifacts_dir)
     store = LedgerStore(engine, claim.job_id, claim.fencing_token)
     try:
         result = prune(
             PruneRequest.model_validate(claim.request.model_dump(include=_CORE_FIELDS)),
             folder / "result",
-            ledger=PostgresLedger(store, files, claim, folder, partial(attempts.report, claim)),
+            ledger=PostgresLedger(
+                store, files, claim, folder, partial(attempts.report, claim), patiently
+            ),
             device=settings.device,
-            listener=Reporter(attempts, store, claim),
+            listener=Reporter(attempts, store, claim, patiently),
             stop=stop,
             # Goes with the attempt's folder, also after a kill.
             scratch=folder,

@@ -10,6 +10,7 @@ from bonsai_core.ledger import RoundRecord, Tensors, require_same_inputs
 from jobs.artifacts import ArtifactStore, StoredFile, sha256_of
 from jobs.attempts import Claim
 from jobs.ledger import LedgerStore
+from jobs.patience import Patience
 from jobs.records import Round
 
 
@@ -25,6 +26,7 @@ class PostgresLedger:
         claim: the hold on the job.
         scratch: folder for files on their way.
         tell: appends an event to the job's.
+        patiently: bears a database that is away.
     """
 
     def __init__(
@@ -34,21 +36,24 @@ class PostgresLedger:
         claim: Claim,
         scratch: Path,
         tell: Callable[[str, Mapping[str, Any]], None],
+        patiently: Patience,
     ) -> None:
         self._store = store
         self._files = files
         self._claim = claim
         self._scratch = scratch
         self._tell = tell
+        self._patiently = patiently
 
     def open(self, fingerprint: str) -> None:
         """See `bonsai_core.ledger.Ledger.open`."""
-        require_same_inputs("the database", self._store.bind(fingerprint), fingerprint)
+        bound = self._patiently(lambda: self._store.bind(fingerprint))
+        require_same_inputs("the database", bound, fingerprint)
 
     def finished_rounds(self) -> Sequence[RoundRecord]:
         """See `bonsai_core.ledger.Ledger.finished_rounds`; those before the first unsound one."""
         records = []
-        for entry in self._store.rounds():
+        for entry in self._rounds():
             if entry.record is None or not (entry.weights is None or self._is_sound(entry.weights)):
                 break
             records.append(RoundRecord.model_validate(entry.record))
@@ -66,23 +71,28 @@ class PostgresLedger:
 
     def begin_round(self, number: int, prior: Tensors) -> None:
         """See `bonsai_core.ledger.Ledger.begin_round`."""
-        self._store.begin_round(number, self._write(number, "prior", prior))
+        stored = self._write(number, "prior", prior)
+        self._patiently(lambda: self._store.begin_round(number, stored))
 
     def utilities(self, number: int) -> Mapping[int, float]:
         """See `bonsai_core.ledger.Ledger.utilities`."""
-        return self._store.evaluations(number)
+        return self._patiently(lambda: self._store.evaluations(number))
 
     def record(self, number: int, trial: int, utility: float, seconds: float) -> None:
         """See `bonsai_core.ledger.Ledger.record`."""
-        self._store.record(number, trial, utility, seconds)
+        self._patiently(lambda: self._store.record(number, trial, utility, seconds))
 
     def finish_round(self, record: RoundRecord, weights: Tensors) -> None:
         """See `bonsai_core.ledger.Ledger.finish_round`."""
         stored = self._write(record.number, "weights", weights) if weights else None
-        self._store.finish_round(record.number, record.model_dump(mode="json"), stored)
+        values = record.model_dump(mode="json")
+        self._patiently(lambda: self._store.finish_round(record.number, values, stored))
 
     def _round(self, number: int) -> Round | None:
-        return next((entry for entry in self._store.rounds() if entry.number == number), None)
+        return next((entry for entry in self._rounds() if entry.number == number), None)
+
+    def _rounds(self) -> Sequence[Round]:
+        return self._patiently(self._store.rounds)
 
     def _write(self, number: int, name: str, tensors: Tensors) -> StoredFile:
         """Store arrays under this attempt's own prefix; another attempt never touches them."""

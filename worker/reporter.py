@@ -7,6 +7,7 @@ from dataclasses import asdict
 from bonsai_core import events
 from jobs.attempts import AttemptStore, Claim
 from jobs.ledger import LedgerStore
+from jobs.patience import Patience
 from jobs.progress import Progress, Stage
 
 _SECONDS_BETWEEN_WRITES = 0.5
@@ -15,7 +16,10 @@ _SECONDS_BETWEEN_WRITES = 0.5
 class Reporter:
     """A listener of the core that keeps the job's row up to date; trials are thinned out."""
 
-    def __init__(self, attempts: AttemptStore, ledger: LedgerStore, claim: Claim) -> None:
+    def __init__(
+        self, attempts: AttemptStore, ledger: LedgerStore, claim: Claim, patiently: Patience
+    ) -> None:
+        self._patiently = patiently
         self._attempts = attempts
         self._ledger = ledger
         self._claim = claim
@@ -76,8 +80,8 @@ class Reporter:
 
     def _show(self, **changes: object) -> None:
         self._progress = self._progress.model_copy(update=changes)
-        self._ledger.show_progress(self._progress)
+        self._patiently(lambda: self._ledger.show_progress(self._progress))
         self._written = time.monotonic()
 
     def _tell(self, name: str, event: events.Event) -> None:
-        self._attempts.report(self._claim, name, asdict(event))
+        self._patiently(lambda: self._attempts.report(self._claim, name, asdict(event)))

@@ -6,12 +6,14 @@ lease while the child lives.
 
 import threading
 import time
+from collections.abc import Callable
 
 import structlog
 
 from jobs.artifacts import ArtifactStore
 from jobs.attempts import AttemptStore, Claim
 from jobs.errors import LeaseLostError
+from jobs.patience import Patience
 from jobs.queue import past_deadline
 from jobs.records import Artifact
 from jobs.schedule import WaitingReason
@@ -44,6 +46,7 @@ class Supervisor:
         self._files = files
         self._worker = worker
         self._stopping = stopping
+        self._patiently = Patience(settings.lease_seconds)
 
     def work(self) -> None:
         """Run jobs until none waits or the worker is told to stop."""
@@ -67,11 +70,13 @@ class Supervisor:
         try:
             lease = Lease(self._attempts, claim, self._settings)
             ending = self._watch(lease, child)
-            self._settle(claim, child, ending, lease)
+            if child.exit_code == Exit.LEASE_LOST:
+                raise LeaseLostError(claim.job_id, claim.fencing_token)
+            self._end(claim, lambda: self._settle(claim, child, ending, lease))
         except LeaseLostError:
+            _log.warning("lease_lost")
             # Somebody else has the job; what this attempt stored was never published.
             self._files.delete(result_prefix(claim))
-            _log.warning("lease_lost")
         finally:
             child.clean_up()
 
@@ -104,6 +109,19 @@ class Supervisor:
                 child.kill()
         return ending
 
+    def _end(self, claim: Claim, settle: Callable[[], None]) -> None:
+        """Write how the attempt ended, also when the database is away for a moment.
+
+        Raises:
+            LeaseLostError: the job is no longer ours, and nothing was written.
+        """
+        try:
+            self._patiently(settle)
+        except LeaseLostError:
+            if self._patiently(lambda: self._attempts.outcome(claim)) in (None, "lease_expired"):
+                raise
+            # It was written at the first try, and only the answer was lost.
+
     def _settle(
         self, claim: Claim, child: ChildProcess, ending: Ending | None, lease: Lease
     ) -> None:
@@ -116,8 +134,6 @@ class Supervisor:
                 self._files.delete(result_prefix(claim))
         elif code == Exit.FAILED and outcome.error is not None:
             self._attempts.fail(claim, outcome.error)
-        elif code == Exit.LEASE_LOST:
-            raise LeaseLostError(claim.job_id, claim.fencing_token)
         elif code == Exit.DISK_FULL:
             self._attempts.hold(claim, WaitingReason.DISK_FULL, self._settings.hold_seconds)
         elif ending is Ending.DEADLINE_PASSED:

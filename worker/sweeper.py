@@ -1,7 +1,6 @@
-"""The sweeper: takes back what dead workers held, fails what will not run, rings for the rest.
+"""The sweeper: takes back what dead workers held, and fails what will not run.
 
-Every worker runs one in a thread, since the main thread is busy for hours. Any number may sweep at
-once: the rows are locked, and bells are harmless.
+Every worker runs one in a thread of its own. Any number may sweep at once: the rows are locked.
 """
 
 import threading
@@ -10,28 +9,20 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.attempts import AttemptStore
-from jobs.doorbell import Doorbell
 from jobs.settings import Settings
 
 _log = structlog.get_logger(__name__)
-
-_WAITING_AT_MOST = 100
 
 
 class Sweeper(threading.Thread):
     """Sweeps until `stopping` is set."""
 
     def __init__(
-        self,
-        settings: Settings,
-        attempts: AttemptStore,
-        doorbell: Doorbell,
-        stopping: threading.Event,
+        self, settings: Settings, attempts: AttemptStore, stopping: threading.Event
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
         self._seconds = settings.sweep_seconds
         self._attempts = attempts
-        self._doorbell = doorbell
         self._stopping = stopping
 
     def run(self) -> None:
@@ -45,16 +36,8 @@ class Sweeper(threading.Thread):
                 return
 
     def sweep(self) -> None:
-        """One sweep. Rings as often as there are waiting jobs without a bell in the queue."""
+        """One sweep."""
         for job_id in self._attempts.expire():
             _log.warning("lease_expired", job_id=str(job_id))
         for job_id in self._attempts.fail_hopeless():
             _log.warning("job_failed", job_id=str(job_id))
-        waiting = self._attempts.waiting(_WAITING_AT_MOST)
-        if not waiting:
-            return
-        pending = self._doorbell.pending()
-        if pending is None:
-            return
-        for job_id in waiting[pending:]:
-            self._doorbell.ring(job_id)

@@ -23,6 +23,7 @@ from jobs.attempts import AttemptStore, Claim
 from jobs.connections import connect
 from jobs.errors import LeaseLostError
 from jobs.ledger import LedgerStore
+from jobs.patience import Patience
 from jobs.settings import Settings
 from worker.outcome import Exit, Outcome, ResultFile, result_prefix
 from worker.parent import die_with
@@ -53,6 +54,7 @@ class Engine:
         self._folder = folder
         self._labels = claim.request.labels
         self._data = settings.data_dir
+        self._patiently = Patience(settings.lease_seconds)
         self._store = LedgerStore(engine, claim.job_id, claim.fencing_token)
         self._attempts = AttemptStore(engine)
         self._files = LocalArtifactStore(settings.artifacts_dir)
@@ -79,7 +81,8 @@ class Engine:
     def _evaluate(self, number: int, trial: int) -> None:
         self._misbehave(f"{number}.{trial}")
         time.sleep(SECONDS_PER_MASK)
-        self._store.record(number, trial, utility(self._claim, number, trial), SECONDS_PER_MASK)
+        value = utility(self._claim, number, trial)
+        self._patiently(lambda: self._store.record(number, trial, value, SECONDS_PER_MASK))
         line = {"token": self._claim.fencing_token, "round": number, "trial": trial}
         with (self._data / f"{JOURNAL}-{self._claim.job_id}").open("a") as journal:
             journal.write(json.dumps(line) + "\n")

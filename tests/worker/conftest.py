@@ -128,9 +128,12 @@ def limit_files(size: int) -> None:
 
 
 def children_of(process_id: int) -> list[int]:
-    """Process ids of the direct children (Linux)."""
-    path = Path(f"/proc/{process_id}/task/{process_id}/children")
-    return [int(word) for word in path.read_text().split()]
+    """Process ids of the direct children, whichever thread has started them (Linux)."""
+    found = []
+    for path in Path(f"/proc/{process_id}/task").glob("*/children"):
+        with suppress(FileNotFoundError):  # a thread that has ended
+            found += [int(word) for word in path.read_text().split()]
+    return found
 
 
 @pytest.fixture

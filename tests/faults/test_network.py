@@ -1,0 +1,152 @@
+"""Servers that are away, cut off, or answer too late."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from sqlalchemy import make_url
+
+from jobs.settings import Settings
+from jobs.states import JobState
+from tests.faults.conftest import Night
+from tests.faults.proxy import Proxy
+from tests.faults.test_processes import outcomes
+
+LEASE_SECONDS = 6
+
+
+def connector(path: str | None, host: str | None, port: int) -> Callable[[], socket.socket]:
+    def connect() -> socket.socket:
+        if path is None:
+            return socket.create_connection((host or "127.0.0.1", port))
+        found = socket.socket(socket.AF_UNIX)
+        found.connect(path)
+        return found
+
+    return connect
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Proxy]:
+    url = make_url(settings.database_url)
+    folder = url.query.get("host")
+    path = f"{folder}/.s.PGSQL.{url.port or 5432}" if folder else None
+    proxy = Proxy(connector(path, url.host, url.port or 5432))
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def broker(settings: Settings) -> Iterator[Proxy]:
+    url = urlsplit(settings.redis_url)
+    path = url.path if url.scheme == "unix" else None
+    proxy = Proxy(connector(path, url.hostname, url.port or 6379))
+    yield proxy
+    proxy.close()
+
+
+def through(database: Proxy, settings: Settings) -> str:
+    """The database's URL by way of the proxy."""
+    url = make_url(settings.database_url).set(host="127.0.0.1", port=database.port, query={})
+    return url.render_as_string(hide_password=False)
+
+
+def broker_through(broker: Proxy, settings: Settings) -> str:
+    url = urlsplit(settings.redis_url)
+    number = parse_qs(url.query).get("db", ["0"])[0] if url.scheme == "unix" else url.path[1:]
+    return f"redis://127.0.0.1:{broker.port}/{number}"
+
+
+def test_f11_the_database_is_away_for_less_than_a_lease(
+    night: Night, database: Proxy, settings: Settings
+) -> None:
+    night.start_worker(database_url=through(database, settings), lease_seconds=str(LEASE_SECONDS))
+    job_id, other = night.submit(), night.submit()
+    night.service.wait_evaluated(job_id, 10)
+    database.cut()
+    time.sleep(1.5)
+    database.mend()
+    night.succeed()
+    # Nothing was lost: neither the mask in flight nor the process.
+    assert outcomes(night, job_id) == outcomes(night, other) == ["succeeded"]
+
+
+@pytest.mark.parametrize("how", ["cut", "silent"])
+def test_f13_a_worker_is_cut_off_for_longer_than_its_lease(
+    night: Night, database: Proxy, settings: Settings, how: str
+) -> None:
+    night.start_worker(database_url=through(database, settings))
+    job_id = night.submit()
+    night.service.wait_evaluated(job_id, 10)
+    if how == "cut":
+        database.cut()
+    else:
+        database.silent = True
+    night.start_worker()
+    night.service.wait(job_id, lambda job: job.attempts == 2)
+    database.mend()
+    night.succeed()
+    assert outcomes(night, job_id) == ["lease_expired", "succeeded"]
+    assert night.service.store.show(job_id).crashes == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "masks"),
+    [
+        (b"pg_advisory_xact_lock", 0),  # claim; its commit follows
+        (b"INSERT INTO evaluations", 5),
+        (b"INSERT INTO artifacts", 60),
+    ],
+)
+def test_f12_the_reply_to_a_write_is_lost(
+    night: Night, database: Proxy, settings: Settings, words: bytes, masks: int
+) -> None:
+    """The connection is cut at the words; at each commit after them, the next test."""
+    night.start_worker(database_url=through(database, settings), lease_seconds=str(LEASE_SECONDS))
+    database.swallow_reply_to(words)
+    job_id = night.submit()
+    night.succeed()
+    assert database.swallowed
+    assert night.service.evaluated(job_id) == 60
+    assert night.service.store.show(job_id).crashes == 0
+
+
+@pytest.mark.parametrize("masks", [0, 1, 20, 59])
+def test_f12_the_reply_to_a_commit_is_lost(
+    night: Night, database: Proxy, settings: Settings, masks: int
+) -> None:
+    night.start_worker(database_url=through(database, settings), lease_seconds=str(LEASE_SECONDS))
+    job_id = night.submit()
+    night.service.wait_evaluated(job_id, masks)
+    database.swallow_reply_to(b"COMMIT")
+    night.succeed()
+    assert database.swallowed
+    assert night.service.store.show(job_id).crashes == 0
+
+
+def test_f7_the_broker_is_away(night: Night, broker: Proxy, settings: Settings) -> None:
+    night.start_worker(redis_url=broker_through(broker, settings))
+    running = night.submit()
+    night.service.wait_evaluated(running, 3)
+    broker.cut()
+    waiting = night.submit()
+    # What runs does not notice, and the worker goes on with what waits without hearing of it.
+    for job_id in (running, waiting):
+        assert night.service.wait_final(job_id).state == JobState.SUCCEEDED
+    broker.mend()
+    night.submit()
+    night.succeed()
+
+
+def test_f8_the_broker_is_half_open(night: Night, broker: Proxy, settings: Settings) -> None:
+    night.start_worker(redis_url=broker_through(broker, settings))
+    night.submit()
+    night.succeed()
+    broker.silent = True
+    time.sleep(1)
+    broker.cut()
+    broker.mend()
+    night.submit()
+    night.succeed()
