@@ -109,7 +109,7 @@ def _measured(engine: Engine, times: int) -> dict[str, list[float]]:
         "list 50 jobs with their places": list_jobs,
         "list 50 further ones": middle,
         "list 200 events of a job": lambda: store.events(some, limit=200),
-        "sweep": lambda: (attempts.expire(), attempts.fail_hopeless(), attempts.waiting(100)),
+        "sweep": lambda: (attempts.expire(), attempts.fail_hopeless()),
     }
     return {name: [_seconds(call) for _ in range(times)] for name, call in calls.items()}
 

@@ -234,11 +234,6 @@ class AttemptStore:
         with Session(self._engine) as session, session.begin():
             return fail_hopeless(session)
 
-    def waiting(self, limit: int) -> Sequence[UUID]:
-        """Up to `limit` jobs that may run now, the next one first."""
-        with Session(self._engine) as session:
-            return session.scalars(next_jobs(self._fairness).limit(limit)).all()
-
     def _end(
         self,
         session: Session,

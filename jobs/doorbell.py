@@ -1,7 +1,7 @@
 """The doorbell: a Celery message that says "there is work", and nothing that matters if lost.
 
 The message holds a job id. A worker that hears it claims the best job there is, so bells are
-harmless in any number, and a sweeper rings again for rows that wait.
+harmless in any number; without one it looks from time to time all the same.
 """
 
 from uuid import UUID
@@ -44,7 +44,7 @@ class Doorbell:
     def __init__(self, settings: Settings) -> None:
         self._app = Celery("bonsai-doorbell", set_as_current=False)
         self._app.conf.update(broker_options(settings))
-        # Nobody waits for a bell: kombu would retry for seconds, the sweeper rings again anyway.
+        # Nobody waits for a bell: kombu would retry for seconds, and workers look anyway.
         self._app.conf.broker_transport_options["max_retries"] = 0
         self._redis = Redis.from_url(settings.redis_url, socket_connect_timeout=2, socket_timeout=5)
 

@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     """How often a worker renews its lease and looks for wishes; well under the lease."""
 
     sweep_seconds: Annotated[float, Field(ge=0.1, le=600)] = 10.0
-    """How often a worker takes back expired leases and rings again for waiting jobs."""
+    """How often a worker takes back expired leases, and looks for jobs without a bell."""
 
     stop_grace_seconds: Annotated[float, Field(ge=0.1, le=600)] = 10.0
     """How long a child process may take to stop before it is killed with its group."""

@@ -215,7 +215,7 @@ def test_sigterm_gives_the_job_back_within_seconds_and_another_worker_goes_on(
     assert 0 < done < service.evaluated(job_id)
 
 
-def test_a_job_whose_bell_was_lost_is_started_by_the_sweeper(
+def test_a_job_whose_bell_was_lost_is_started_all_the_same(
     service: Service, request_for: Callable[..., JobRequest]
 ) -> None:
     job_id = service.submit(request_for(sparsity=0.1))
