@@ -25,10 +25,10 @@ from benchmarks.stopwatch import Seconds, clocks, since
 from bonsai_core import events
 from bonsai_core.calibration import calibration_batch
 from bonsai_core.config import CalibrationSource, ModelSource, PruneRequest
-from bonsai_core.evaluation import _TOKENS_PER_FORWARD as TOKENS_PER_FORWARD
 from bonsai_core.evaluation import mean_nll
 from bonsai_core.file_ledger import FileLedger
 from bonsai_core.models import device_named, load
+from bonsai_core.portions import sequences_at_once
 from bonsai_core.pruner import prune
 
 INFERENCE = "inference"
@@ -148,7 +148,7 @@ def _inference(
     """Load, and run one batch as large as those of a prune through the model and its head."""
     loaded = load(source, phases.device)
     batch = calibration_batch(calibration, loaded.tokenizer, 0).to(phases.device)
-    count = max(1, TOKENS_PER_FORWARD[phases.device.type] // batch.shape[1])
+    count = sequences_at_once(batch.shape[1], phases.device)
     mean_nll(loaded.model, loaded.family, batch[:count])
     phases.end("one batch")
     return phases.as_dict()

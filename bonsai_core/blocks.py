@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bonsai_core.evaluation import _TOKENS_PER_FORWARD
 from bonsai_core.events import GoOn, regardless
+from bonsai_core.portions import sequences_at_once
 from bonsai_core.shelf import Shelf
 
 
@@ -41,7 +41,7 @@ class Blocks:
         self._backbone = backbone
         self._layers = layers
         self._shelf = shelf
-        batch = max(1, _TOKENS_PER_FORWARD[sequences.device.type] // sequences.shape[1])
+        batch = sequences_at_once(sequences.shape[1], sequences.device)
         self._parts = dict(
             zip(range(0, len(sequences), batch), torch.split(sequences, batch), strict=True)
         )

@@ -85,7 +85,7 @@ class UnavailableDeviceError(PruneError):
 
 
 class InsufficientMemoryError(PruneError):
-    """The device cannot hold even one layer of the model at a time."""
+    """The device has no room for one layer of the model at a time, or to run one sequence."""
 
     code = "insufficient_memory"
 

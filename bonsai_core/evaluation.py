@@ -23,12 +23,8 @@ from bonsai_core.models import (
     non_embedding_parameters,
     parameters,
 )
+from bonsai_core.portions import positions_at_once, sequences_at_once
 from bonsai_core.versions import versions
-
-# Tokens of one forward pass. On a CPU, more only spills the caches; a GPU wants to be filled.
-_TOKENS_PER_FORWARD = {"cpu": 2048, "cuda": 16384}
-# Positions whose logits exist at once: the whole tensor [N, S, vocabulary] never does.
-_POSITIONS_PER_CHUNK = {"cpu": 256, "cuda": 2048}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +64,13 @@ def mean_nll(model: Any, family: Family, sequences: Tensor, go_on: GoOn = regard
         BrokenNumericsError: the mean is not finite.
     """
     backbone, head = model.get_submodule(family.backbone), logits_of(model, family)
-    device = sequences.device.type
-    batch = max(1, _TOKENS_PER_FORWARD[device] // sequences.shape[1])
+    batch = sequences_at_once(sequences.shape[1], sequences.device)
+    chunk = positions_at_once(sequences.device)
     total = torch.zeros((), dtype=torch.float64, device=sequences.device)
     for part in torch.split(sequences, batch):
         go_on()
         hidden = backbone(input_ids=part, use_cache=False).last_hidden_state[:, :-1]
         hidden, labels = hidden.flatten(0, 1), part[:, 1:].flatten()
-        chunk = _POSITIONS_PER_CHUNK[device]
         for states, targets in zip(
             torch.split(hidden, chunk), torch.split(labels, chunk), strict=True
         ):

@@ -28,6 +28,16 @@ class ModelLoaded:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryExhausted:
+    """The device ran out of memory: the run begins again from its ledger, with less at once."""
+
+    wanted: str
+    """What there was no room for, in words."""
+    sequences: int
+    """Calibration sequences of a forward pass from now on."""
+
+
+@dataclass(frozen=True, slots=True)
 class RoundStarted:
     """A round's trials are chosen."""
 
@@ -82,6 +92,7 @@ class ModelSaved:
 Event = (
     OwnTextStarted
     | ModelLoaded
+    | MemoryExhausted
     | RoundStarted
     | MaskEvaluated
     | RoundFinished

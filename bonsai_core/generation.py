@@ -14,9 +14,9 @@ from torch import Tensor
 
 from bonsai_core.events import GoOn, regardless
 from bonsai_core.models import LoadedModel, logits_of
+from bonsai_core.portions import written_at_once
 
-SEQUENCES_AT_ONCE = 32
-"""Written side by side: their keys and values are in memory together."""
+_DRAWN_TOGETHER = 32
 
 
 @torch.inference_mode()
@@ -39,27 +39,41 @@ def written(
     Returns:
         [N, S] int64 token ids on the model's device.
     """
-    sizes = [SEQUENCES_AT_ONCE] * (count // SEQUENCES_AT_ONCE) + [count % SEQUENCES_AT_ONCE]
-    parts = [_side_by_side(loaded, size, length, random, go_on) for size in sizes if size]
+    sizes = [_DRAWN_TOGETHER] * (count // _DRAWN_TOGETHER) + [count % _DRAWN_TOGETHER]
+    parts = [_drawn_together(loaded, size, length, random, go_on) for size in sizes if size]
     empty = torch.empty((0, length), dtype=torch.int64, device=loaded.device)
     return torch.cat([empty, *parts])
 
 
-def _side_by_side(
+def _drawn_together(
     loaded: LoadedModel, count: int, length: int, random: np.random.Generator, go_on: GoOn
 ) -> Tensor:
-    backbone: Any = loaded.model.get_submodule(loaded.family.backbone)
-    logits = logits_of(loaded.model, loaded.family)
+    """Sequences whose numbers are drawn at once, so that how many fit side by side says nothing."""
     vocabulary = min(len(loaded.tokenizer), loaded.model.get_output_embeddings().weight.shape[0])
     first = random.integers(vocabulary, size=(count, 1))
+    drawn = random.random((length - 1, count)).T
+    size = written_at_once()
+    parts = [
+        _side_by_side(loaded, first[at : at + size], drawn[at : at + size], vocabulary, go_on)
+        for at in range(0, count, size)
+    ]
+    return torch.cat(parts)
+
+
+def _side_by_side(
+    loaded: LoadedModel, first: np.ndarray, drawn: np.ndarray, vocabulary: int, go_on: GoOn
+) -> Tensor:
+    """Write on from tokens [N, 1], by numbers [N, S - 1] between 0 and 1; [N, S]."""
+    backbone: Any = loaded.model.get_submodule(loaded.family.backbone)
+    logits = logits_of(loaded.model, loaded.family)
     tokens = [torch.from_numpy(first).to(loaded.device)]
     past = None
-    for _ in range(length - 1):
+    for numbers in drawn.T:
         go_on()
         found = backbone(input_ids=tokens[-1], past_key_values=past, use_cache=True)
         past = found.past_key_values
         next_logits = logits(found.last_hidden_state[:, -1])[:, :vocabulary]
-        tokens.append(_sampled(next_logits, random.random((count, 1))))
+        tokens.append(_sampled(next_logits, numbers[:, None]))
     return torch.cat(tokens, dim=1)
 
 

@@ -1,6 +1,8 @@
 """The loop: rounds of score, choose, try, decide, cut, until the target is met."""
 
+import gc
 import hashlib
+import itertools
 import json
 import math
 import tempfile
@@ -13,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bonsai_core import elimination, events, second_moments
+from bonsai_core import elimination, events, memory, second_moments
 from bonsai_core.batch import batch_of
 from bonsai_core.blocks import Blocks
 from bonsai_core.config import Prior, PruneRequest
@@ -31,6 +33,7 @@ from bonsai_core.models import (
     non_embedding_parameters,
     parameters,
 )
+from bonsai_core.portions import halved, sequences_at_once
 from bonsai_core.priors import unit_scores
 from bonsai_core.recipe import Decision, Recipe, Situation, Trial, nothing
 from bonsai_core.recipes.registry import recipe_for
@@ -100,17 +103,47 @@ def prune(
             columns; emptied at the end. None: the system's folder for temporary files.
         utilities: further utilities by name, beside those built in and installed.
 
+    A device that runs out of memory is given half as much at once, down to one sequence; the run
+    then goes on from its ledger.
+
     Raises:
         PruneError: the request cannot be done; the subclass says why.
         Stopped: `stop` said so; a later call with the same ledger goes on.
     """
-    started = time.perf_counter()
     output = output.expanduser().resolve()
     require_free(output)
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="bonsai-") as folder:
-        place = _Place(device_named(device), device_memory, Path(folder))
-        run = _Run(request, ledger, listener, stop, place, utilities or {})
-        rounds = run.rounds()
+    chosen = device_named(device)
+    for halvings in itertools.count():
+        with tempfile.TemporaryDirectory(dir=scratch, prefix="bonsai-") as folder, halved(halvings):
+            place = _Place(chosen, device_memory, Path(folder))
+            try:
+                return _prune(request, output, ledger, listener, stop, place, utilities or {})
+            except Exception as error:
+                shortage = memory.shortage(error, chosen)
+                if shortage is None:
+                    raise
+            at_once = sequences_at_once(request.calibration.sequence_length, chosen)
+            if at_once == 1:
+                raise shortage
+        # Out of the except block: the error's traceback held the model.
+        gc.collect()
+        memory.give_back(chosen)
+        listener(events.MemoryExhausted(str(shortage.value), at_once // 2))
+    raise AssertionError("one sequence at a time is the end")
+
+
+def _prune(
+    request: PruneRequest,
+    output: Path,
+    ledger: Ledger,
+    listener: events.Listener,
+    stop: events.Stop,
+    place: "_Place",
+    utilities: Mapping[str, Factory],
+) -> PruneResult:
+    started = time.perf_counter()
+    run = _Run(request, ledger, listener, stop, place, utilities)
+    rounds = run.rounds()
     after = run.mixture.measure_each(run.go_on)
     listener(events.SaveStarted(str(output)))
     saved = save(

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from bonsai_core.events import GoOn, regardless
 from bonsai_core.gates import Gate
-
-_TOKENS_PER_FORWARD = 2048
+from bonsai_core.portions import sequences_at_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ def column_statistics(
     sums = [total.to(sequences.device) for total in sums]
 
     def add(index: int, values: Tensor) -> None:
-        # Float32 within one forward pass, float64 between them: squares of 2048 tokens fit well.
+        # Float32 within one forward pass, float64 between them.
         values = values.float()
         sums[index] += torch.stack(
             [values.sum(0), values.abs().sum(0), values.square().sum(0)]
@@ -63,6 +62,7 @@ def listening(gates: Sequence[Gate], hear: Callable[[int, Tensor], None]) -> Ite
 
 def forward_all(backbone: nn.Module, sequences: Tensor, go_on: GoOn) -> None:
     """Run the backbone over sequences [N, S], a few at a time, for the sake of its hooks."""
-    for part in torch.split(sequences, max(1, _TOKENS_PER_FORWARD // sequences.shape[1])):
+    batch = sequences_at_once(sequences.shape[1], sequences.device)
+    for part in torch.split(sequences, batch):
         go_on()
         backbone(input_ids=part, use_cache=False)

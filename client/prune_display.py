@@ -15,6 +15,7 @@ from rich.progress import (
 from bonsai_core.events import (
     Event,
     MaskEvaluated,
+    MemoryExhausted,
     ModelLoaded,
     ModelSaved,
     OwnTextStarted,
@@ -66,6 +67,11 @@ class PruneDisplay:
                     total=event.masks,
                     completed=event.masks_in_ledger,
                     visible=event.masks > 0,
+                )
+            case MemoryExhausted():
+                self._bars.update(
+                    self._rounds,
+                    description=f"out of memory: {event.sequences} sequences at once from now on",
                 )
             case MaskEvaluated():
                 self._bars.advance(self._trials)

@@ -40,6 +40,9 @@ class Reporter:
                     perplexity_before=event.perplexity,
                 )
                 self._tell("model_loaded", event)
+            case events.MemoryExhausted():
+                self._show(stage=Stage.LOADING)
+                self._tell("memory_exhausted", event)
             case events.RoundStarted():
                 self._show(
                     round=event.round,

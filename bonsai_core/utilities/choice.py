@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from bonsai_core.errors import InvalidCalibrationError
-from bonsai_core.evaluation import _POSITIONS_PER_CHUNK, _TOKENS_PER_FORWARD
 from bonsai_core.events import GoOn, regardless
 from bonsai_core.families import require_context
+from bonsai_core.portions import positions_at_once, sequences_at_once
 from bonsai_core.utilities.questions import NumberedQuestion, bad_line, read_questions
 from bonsai_core.utilities.settings import ChoiceSettings, Likelihood, Score
 from bonsai_core.utilities.utility import LiveModel, require_finite
@@ -89,7 +89,7 @@ class ChoiceUtility:
             input_ids=batch.tokens, attention_mask=batch.attention, use_cache=False
         ).last_hidden_state[:, :-1]
         states, labels = hidden[batch.scored], batch.tokens[:, 1:][batch.scored]
-        chunk = _POSITIONS_PER_CHUNK[self._live.device.type]
+        chunk = positions_at_once(self._live.device)
         picked = [
             self._live.log_probabilities(some).gather(1, tokens[:, None])
             for some, tokens in zip(
@@ -156,9 +156,9 @@ def _shared_prefix(texts: Sequence[Sequence[int]]) -> int:
 def _batches(rows: Sequence[_Row], device: torch.device) -> list[_Batch]:
     """Rows of like length together, the longest first; as many as one forward pass takes."""
     order = sorted(range(len(rows)), key=lambda number: -len(rows[number].tokens))
-    budget, batches, start = _TOKENS_PER_FORWARD[device.type], [], 0
+    batches, start = [], 0
     while start < len(order):
-        count = max(1, budget // len(rows[order[start]].tokens))
+        count = sequences_at_once(len(rows[order[start]].tokens), device)
         batches.append(_padded(rows, order[start : start + count], device))
         start += count
     return batches

@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bonsai_core.evaluation import _POSITIONS_PER_CHUNK, _TOKENS_PER_FORWARD
 from bonsai_core.events import GoOn, regardless
+from bonsai_core.portions import positions_at_once, sequences_at_once
 from bonsai_core.utilities.utility import LiveModel, require_finite
 
 
@@ -101,13 +101,13 @@ def next_token_chunks(
     sums over them round alike.
     """
     forward = forward or _through_backbone(live)
-    device = sequences.device.type
-    batch = max(1, _TOKENS_PER_FORWARD[device] // sequences.shape[1])
+    batch = sequences_at_once(sequences.shape[1], sequences.device)
+    chunk = positions_at_once(sequences.device)
     position = 0
     for first in range(0, len(sequences), batch):
         go_on()
         hidden = forward(sequences[first : first + batch], first)[:, :-1].flatten(0, 1)
-        for states in torch.split(hidden, _POSITIONS_PER_CHUNK[device]):
+        for states in torch.split(hidden, chunk):
             yield position, live.log_probabilities(states)
             position += len(states)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bonsai_core import evaluation
+from bonsai_core import portions
 from bonsai_core.blocks import Blocks, Enough
 from bonsai_core.config import ModelSource
 from bonsai_core.errors import Stopped
@@ -22,7 +22,7 @@ LAYERS = 4
 @pytest.fixture(autouse=True)
 def two_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the sequences come in three parts."""
-    monkeypatch.setitem(evaluation._TOKENS_PER_FORWARD, "cpu", 40)
+    monkeypatch.setitem(portions.TOKENS, "cpu", 40)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bonsai_core import evaluation
+from bonsai_core import portions
 from bonsai_core.blocks import Blocks
 from bonsai_core.config import ModelSource
 from bonsai_core.correction import Streams, correct
@@ -28,7 +28,7 @@ DAMPING = 1e-3
 
 @pytest.fixture(autouse=True)
 def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(evaluation._TOKENS_PER_FORWARD, "cpu", 400)
+    monkeypatch.setitem(portions.TOKENS, "cpu", 400)
 
 
 class Case:

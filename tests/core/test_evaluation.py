@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as functional
 from safetensors.torch import load_file, save_file
 
-from bonsai_core import evaluation
+from bonsai_core import portions
 from bonsai_core.config import ModelSource
 from bonsai_core.errors import BrokenNumericsError, InvalidCalibrationError, UnavailableDeviceError
 from bonsai_core.evaluation import evaluate_folder, first_windows, mean_nll, perplexity_of
@@ -38,8 +38,8 @@ def test_the_mean_is_the_same_in_any_portions(
     tokens: int,
     positions: int,
 ) -> None:
-    monkeypatch.setitem(evaluation._TOKENS_PER_FORWARD, "cpu", tokens)
-    monkeypatch.setitem(evaluation._POSITIONS_PER_CHUNK, "cpu", positions)
+    monkeypatch.setitem(portions.TOKENS, "cpu", tokens)
+    monkeypatch.setitem(portions.POSITIONS, "cpu", positions)
     loaded = loaded_model(saved_model())
     found = mean_nll(loaded.model, loaded.family, SEQUENCES)
     assert found == pytest.approx(textbook(loaded), rel=1e-5)

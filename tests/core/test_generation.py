@@ -12,6 +12,7 @@ from bonsai_core.config import ModelSource
 from bonsai_core.errors import Stopped
 from bonsai_core.generation import mixed, written
 from bonsai_core.models import LoadedModel, load
+from bonsai_core.portions import halved
 from bonsai_core.seeds import generator
 
 
@@ -38,7 +39,7 @@ def test_every_token_is_as_likely_as_the_model_says(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Along the text, the shares that uniform numbers fell into: each token's own slice."""
-    monkeypatch.setattr(generation, "SEQUENCES_AT_ONCE", 2)
+    monkeypatch.setattr(generation, "_DRAWN_TOGETHER", 2)
     vocabulary = min(len(loaded.tokenizer), loaded.model.config.vocab_size)
     tokens = written(loaded, 3, 10, random())
     shares = loaded.model(tokens).logits.double().softmax(-1).cumsum(-1)
@@ -53,6 +54,12 @@ def test_every_token_is_as_likely_as_the_model_says(
             lower = shares[rows, place].gather(1, (part[:, place + 1 : place + 2] - 1).clamp_min(0))
             lower[part[:, place + 1 : place + 2] == 0] = 0
             assert ((lower - 1e-4 <= drawn) & (drawn <= upper + 1e-4)).all()
+
+
+def test_how_many_are_written_side_by_side_does_not_matter(loaded: LoadedModel) -> None:
+    together = written(loaded, 3, 12, random())
+    with halved(5):
+        assert torch.equal(together, written(loaded, 3, 12, random()))
 
 
 def test_writing_can_be_stopped_between_two_passes(loaded: LoadedModel) -> None:

@@ -4,7 +4,7 @@ import gc
 import json
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bonsai_core import events
@@ -25,6 +26,7 @@ from bonsai_core.correction import Streams, correct
 from bonsai_core.errors import (
     BrokenNumericsError,
     InputsChangedError,
+    InsufficientMemoryError,
     InvalidCalibrationError,
     PruneError,
     Stopped,
@@ -779,3 +781,65 @@ def test_half_precision_models_are_pruned_in_their_format(
     run(request.model_copy(update={"model": half}), tmp_path / "out")
     with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
         assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}  # noqa: SIM118
+
+
+class Small:
+    """A device that has room for so many tokens at once; heard by every forward pass."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+        self.refused = 0
+
+    def __call__(self, module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+        if isinstance(module, torch.nn.Embedding) and inputs[0].numel() > self.tokens:
+            self.refused += 1
+            raise torch.OutOfMemoryError("Out of memory. Tried to allocate 20.00 MiB. And so on.")
+
+
+@pytest.fixture
+def small() -> Iterator[Callable[[int], Small]]:
+    undo = []
+
+    def make(tokens: int) -> Small:
+        device = Small(tokens)
+        hook = register_module_forward_pre_hook(device)
+        undo.append(hook)
+        return device
+
+    yield make
+    for hook in undo:
+        hook.remove()
+
+
+def test_a_device_out_of_memory_is_given_less_at_once(
+    saved_model: Callable[..., Path],
+    request_for: RequestFor,
+    tmp_path: Path,
+    small: Callable[[int], Small],
+) -> None:
+    request = request_for(saved_model(), 0.2, **BEST)
+    length = request.calibration.sequence_length
+    run(request, tmp_path / "roomy")
+    device, heard, ledger = small(2 * length), Heard(), MemoryLedger()
+    result = run(request, tmp_path / "out", ledger=ledger, listener=heard)
+    assert device.refused
+    told = [event for event in heard.events if isinstance(event, events.MemoryExhausted)]
+    assert told[-1].sequences <= 2
+    assert "20.00 MiB" in told[-1].wanted
+    # What had been measured before the shortage was not measured again.
+    assert len(set(heard.trials)) == len(heard.trials)
+    assert result.masks_evaluated <= len(heard.trials)
+    assert kept(tmp_path / "out") == kept(tmp_path / "roomy")
+
+
+def test_a_device_without_room_for_one_sequence_is_told_apart(
+    saved_model: Callable[..., Path],
+    request_for: RequestFor,
+    tmp_path: Path,
+    small: Callable[[int], Small],
+) -> None:
+    request = request_for(saved_model(), 0.2, **BEST)
+    small(request.calibration.sequence_length - 1)
+    with pytest.raises(InsufficientMemoryError, match=r"one sequence at a time .*20\.00 MiB.*free"):
+        run(request, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

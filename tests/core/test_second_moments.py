@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bonsai_core import evaluation, second_moments
+from bonsai_core import portions, second_moments
 from bonsai_core.blocks import Blocks
 from bonsai_core.config import ModelSource
 from bonsai_core.errors import BrokenNumericsError, Stopped
@@ -116,7 +116,7 @@ def test_the_model_is_left_as_it_was(
     loaded: LoadedModel, gates: list[Gate], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(second_moments, "BYTES_AT_ONCE", 0)
-    monkeypatch.setitem(evaluation._TOKENS_PER_FORWARD, "cpu", 400)
+    monkeypatch.setitem(portions.TOKENS, "cpu", 400)
     before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
     taken(loaded, gates, tmp_path / "whole")
     asked = 0

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from bonsai_core import evaluation
+from bonsai_core import portions
 from bonsai_core.config import ModelSource
 from bonsai_core.errors import BrokenNumericsError, InvalidUtilityError, Stopped
 from bonsai_core.evaluation import mean_nll, perplexity_of
@@ -204,7 +204,7 @@ def test_kl_holds_where_the_rest_has_no_mass_left(live: LiveModel, sharpness: fl
 def test_token_utilities_of_a_mix_share_one_pass(
     live: LiveModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(evaluation._TOKENS_PER_FORWARD, "cpu", 80)
+    monkeypatch.setitem(portions.TOKENS, "cpu", 80)
     made = mixture(live, "nll", "perplexity", "kl")
     calls, asked = Calls(live), 0
 
@@ -224,15 +224,15 @@ def test_portions_change_nothing(
     made = mixture(live, "nll", {"name": "kl", "settings": {"top": 16}})
     damage(live)
     before = made.measure_each()
-    monkeypatch.setitem(evaluation._TOKENS_PER_FORWARD, "cpu", tokens)
-    monkeypatch.setitem(evaluation._POSITIONS_PER_CHUNK, "cpu", positions)
+    monkeypatch.setitem(portions.TOKENS, "cpu", tokens)
+    monkeypatch.setitem(portions.POSITIONS, "cpu", positions)
     assert made.measure_each() == pytest.approx(before, rel=1e-5)
 
 
 def test_hidden_states_may_come_from_a_cache(
     live: LiveModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(evaluation._TOKENS_PER_FORWARD, "cpu", 80)
+    monkeypatch.setitem(portions.TOKENS, "cpu", 80)
     made = mixture(live, "nll", "kl")
     expected = made.measure_each()
     with torch.inference_mode():
@@ -320,8 +320,8 @@ def slow_margins(live: LiveModel, likelihood: str) -> list[float]:
 def test_choice_is_the_textbooks_whatever_shares_a_batch(
     live: LiveModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, likelihood: str, tokens: int
 ) -> None:
-    monkeypatch.setitem(evaluation._TOKENS_PER_FORWARD, "cpu", tokens)
-    monkeypatch.setitem(evaluation._POSITIONS_PER_CHUNK, "cpu", 7)
+    monkeypatch.setitem(portions.TOKENS, "cpu", tokens)
+    monkeypatch.setitem(portions.POSITIONS, "cpu", 7)
     path = write_questions(tmp_path / "questions.jsonl")
     settings = {"path": str(path), "likelihood": likelihood}
     made = mixture(
