@@ -258,7 +258,7 @@ class Attempt(_Wire):
 
     outcome: str | None
     """Why it ended: `succeeded`, `failed`, `paused`, `cancelled`, `drained`, `window_closed`,
-    `crashed`, `stalled`, `disk_full` or `lease_expired`."""
+    `crashed`, `stalled`, `host_out_of_memory`, `disk_full` or `lease_expired`."""
 
     masks_evaluated: int
     last_mask: Mask | None

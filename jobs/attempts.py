@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Engine, Select, and_, func, literal, select, update
 from sqlalchemy.orm import Session
 
-from jobs.crashes import CrashLimits
+from jobs.crashes import Crash, CrashLimits
 from jobs.errors import LeaseLostError
 from jobs.fairness import DEFAULT, Fairness
 from jobs.moves import move, tell
@@ -167,16 +167,19 @@ class AttemptStore:
             return WITHOUT_WORKER[state]
 
     def crashed(
-        self, claim: Claim, detail: Mapping[str, Any], limits: CrashLimits, *, stalled: bool = False
+        self,
+        claim: Claim,
+        detail: Mapping[str, Any],
+        limits: CrashLimits,
+        crash: Crash = Crash.CRASHED,
     ) -> JobState:
-        """Let go of a job whose child crashed or stood still, or fail it; the state it came to.
+        """Let go of a job whose child ended as it should not, or fail it; the state it came to.
 
         Crashes count in a row; a mask that the attempt has evaluated starts the count again.
 
         Raises:
             LeaseLostError: the token is old.
         """
-        reason = "stalled" if stalled else "crashed"
         with Session(self._engine) as session, session.begin():
             state = require_held(session, claim.job_id, claim.fencing_token)
             progressed = session.scalar(
@@ -193,11 +196,11 @@ class AttemptStore:
                 wait = limits.backoff_seconds * 2 ** (crashes - 1)
                 values = {"crashes": crashes, **_held_back(WaitingReason.RETRY_BACKOFF, wait)}
                 token = claim.fencing_token
-                self._let_go(session, claim.job_id, token, state, reason, data, values)
+                self._let_go(session, claim.job_id, token, state, crash, data, values)
                 return WITHOUT_WORKER[state]
             error = {
-                "code": "stalled" if stalled else "poisoned",
-                "detail": f"the job's process {'stood still' if stalled else 'crashed'} once more: "
+                "code": crash.code,
+                "detail": f"the job's process {crash.words} once more: "
                 f"{crashes} times in a row it has ended so without evaluating a mask; see the "
                 "log's tail",
                 **detail,
@@ -296,7 +299,7 @@ class AttemptStore:
 _CLAIMING = 0x626F6E736169
 """Names the lock that claims take in turn."""
 
-_RETURNS = {name: name for name in ("crashed", "stalled", "disk_full", "lease_expired")}
+_RETURNS = {name: name for name in (*map(str, Crash), "disk_full", "lease_expired")}
 """Events of a return to the queue that say more than `released`."""
 
 

@@ -138,7 +138,7 @@ class Attempt(Base):
     ended_at: Mapped[datetime | None]
     outcome: Mapped[str | None]
     """Why it ended: `succeeded`, `failed`, `paused`, `cancelled`, `drained`, `window_closed`,
-    `crashed`, `stalled`, `disk_full` or `lease_expired`."""
+    `crashed`, `stalled`, `host_out_of_memory`, `disk_full` or `lease_expired`."""
 
 
 class Usage(Base):

@@ -4,6 +4,7 @@ This process never loads torch. It waits in short steps, so a signal is seen at 
 lease while the child lives.
 """
 
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import structlog
 
 from jobs.artifacts import ArtifactStore
 from jobs.attempts import AttemptStore, Claim
+from jobs.crashes import Crash
 from jobs.errors import LeaseLostError
 from jobs.patience import Patience
 from jobs.queue import past_deadline
@@ -19,7 +21,7 @@ from jobs.records import Artifact
 from jobs.schedule import WaitingReason
 from jobs.settings import Settings
 from jobs.states import JobState
-from worker import scratch
+from worker import host_memory, scratch
 from worker.child_process import ChildProcess
 from worker.lease import Ending, Lease
 from worker.outcome import Exit, Outcome, result_prefix
@@ -65,6 +67,7 @@ class Supervisor:
 
     def _run(self, claim: Claim) -> None:
         folder = scratch.begin(self._settings.scratch_dir, claim)
+        kills = host_memory.kills()
         _log.info("attempt_started", attempt=claim.attempt)
         child = ChildProcess(claim, folder, self._settings.child_module)
         try:
@@ -72,7 +75,8 @@ class Supervisor:
             ending = self._watch(lease, child)
             if child.exit_code == Exit.LEASE_LOST:
                 raise LeaseLostError(claim.job_id, claim.fencing_token)
-            self._end(claim, lambda: self._settle(claim, child, ending, lease))
+            crash = _crash(child, ending, host_memory.kills() > kills)
+            self._end(claim, lambda: self._settle(claim, child, ending, crash, lease))
         except LeaseLostError:
             _log.warning("lease_lost")
             # Somebody else has the job; what this attempt stored was never published.
@@ -123,7 +127,7 @@ class Supervisor:
             # It was written at the first try, and only the answer was lost.
 
     def _settle(
-        self, claim: Claim, child: ChildProcess, ending: Ending | None, lease: Lease
+        self, claim: Claim, child: ChildProcess, ending: Ending | None, crash: Crash, lease: Lease
     ) -> None:
         outcome = child.outcome()
         code = child.exit_code
@@ -142,9 +146,17 @@ class Supervisor:
             self._attempts.release(claim, str(ending))
         else:
             detail = {"exit_code": code, "log_tail": child.log_tail()}
-            _log.error("attempt_crashed", **detail)
-            limits, stalled = self._settings.crash_limits, ending is Ending.STALLED
-            self._attempts.crashed(claim, detail, limits, stalled=stalled)
+            _log.error("attempt_crashed", crash=crash, **detail)
+            self._attempts.crashed(claim, detail, self._settings.crash_limits, crash)
+
+
+def _crash(child: ChildProcess, ending: Ending | None, killed: bool) -> Crash:
+    """What it was, if it was a crash; `killed`: the kernel has killed something for its memory."""
+    if ending is Ending.STALLED:
+        return Crash.STALLED
+    if killed and child.exit_code == -signal.SIGKILL:
+        return Crash.HOST_OUT_OF_MEMORY
+    return Crash.CRASHED
 
 
 def _artifacts(claim: Claim, outcome: Outcome) -> list[Artifact]:

@@ -2,9 +2,9 @@
 
 Three rounds of twenty masks, whose utilities are digests of the job's seed, round and trial; the
 result holds them all, so that one mask lost, doubled or mixed up shows. What it evaluates it also
-writes to a journal of its own. Labels of the job ask for faults: `hang` or `crash` at
-`ROUND.TRIAL`, in as many attempts as `times` says (1); with `stubborn` it goes on in spite of
-SIGTERM.
+writes to a journal of its own. Labels of the job ask for faults: `hang`, `crash` or `eat` (all the
+memory there is) at `ROUND.TRIAL`, in as many attempts as `times` says (1); with `stubborn` it goes
+on in spite of SIGTERM.
 """
 
 import faulthandler
@@ -104,7 +104,7 @@ class Engine:
         return self._files.put(f"{result_prefix(self._claim)}/{name}", path)
 
     def _misbehave(self, place: str) -> None:
-        for fault in ("hang", "crash"):
+        for fault in ("hang", "crash", "eat"):
             if self._labels.get(fault) == place and self._is_due(fault):
                 getattr(self, f"_{fault}")()
 
@@ -119,6 +119,11 @@ class Engine:
     def _hang(self) -> None:
         while True:
             time.sleep(1)
+
+    def _eat(self) -> None:
+        eaten = []
+        while True:
+            eaten.append(bytearray(10_000_000))
 
     def _crash(self) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)

@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from jobs.attempts import Claim
+from jobs.crashes import Crash
 from jobs.records import Evaluation
 from jobs.request import JobRequest
 from jobs.states import MOVES, JobState
@@ -15,15 +16,13 @@ from jobs.store import JobStore
 from tests.faults.engine import JOURNAL, MASKS, ROUNDS, utility
 from tests.worker.conftest import Service
 
-LOSSES = {"crashed", "stalled", "lease_expired"}
+LOSSES = {*map(str, Crash), "lease_expired"}
 """Ends of attempts at which the mask in flight may be lost."""
 
 LEADS_TO = {
     "submitted": JobState.QUEUED,
     "resumed": None,
-    **dict.fromkeys(
-        ("released", "crashed", "stalled", "disk_full", "lease_expired"), JobState.QUEUED
-    ),
+    **dict.fromkeys((*map(str, Crash), "released", "disk_full", "lease_expired"), JobState.QUEUED),
     **{str(state): state for state in JobState},
 }
 """Events that move a job, and where to; a resumed one is where it was wished."""
