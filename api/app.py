@@ -13,13 +13,14 @@ from api.handlers import install_handlers
 from api.loopback import LoopbackOnly
 from api.openapi import DocumentedAPI
 from api.request_log import RequestLog
-from api.routes import artifacts, batches, health, jobs
+from api.routes import artifacts, batches, health, jobs, workers
 from jobs.artifacts import LocalArtifactStore
 from jobs.connections import connect
 from jobs.doorbell import Doorbell
 from jobs.logs import configure_logs
 from jobs.settings import Settings
 from jobs.store import JobStore
+from jobs.workers import WorkerStore
 
 _DESCRIPTION = """
 Makes large language models smaller: post a pruning job, follow it, download the smaller model.
@@ -50,7 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         separate_input_output_schemas=False,
     )
     install_handlers(app)
-    for module in (jobs, batches, artifacts, health):
+    for module in (jobs, batches, artifacts, workers, health):
         app.include_router(module.router)
     return app
 
@@ -63,7 +64,8 @@ def _lifespan(settings: Settings) -> Lifespan[FastAPI]:
         doorbell = Doorbell(settings)
         try:
             artifacts = LocalArtifactStore(settings.artifacts_dir)
-            yield {"services": Services(JobStore(engine, settings.fairness), artifacts, doorbell)}
+            store, workers = JobStore(engine, settings.fairness), WorkerStore(engine)
+            yield {"services": Services(store, artifacts, doorbell, workers)}
         finally:
             doorbell.close()
             engine.dispose()

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from jobs.artifacts import ArtifactStore
 from jobs.doorbell import Doorbell
 from jobs.store import JobStore
+from jobs.workers import WorkerStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class Services:
     store: JobStore
     artifacts: ArtifactStore
     doorbell: Doorbell
+    workers: WorkerStore
 
 
 # Asynchronous, so that the look-ups below take no turn in the thread pool.
@@ -39,6 +41,11 @@ async def _doorbell(services: _Services) -> Doorbell:
     return services.doorbell
 
 
+async def _workers(services: _Services) -> WorkerStore:
+    return services.workers
+
+
 Store = Annotated[JobStore, Depends(_store)]
 Artifacts = Annotated[ArtifactStore, Depends(_artifacts)]
 Bell = Annotated[Doorbell, Depends(_doorbell)]
+Workers = Annotated[WorkerStore, Depends(_workers)]

@@ -21,6 +21,7 @@ from jobs.errors import (
     PruneError,
     QuotaExceededError,
     UnknownDependencyError,
+    WorkerNotFoundError,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -98,6 +99,7 @@ DATABASE_DOWN = Kind(503, "database_unreachable", "The database does not answer"
 DOMAIN: Mapping[type[Exception], Kind] = {
     BatchNotFoundError: Kind(404, "batch_not_found", "There is no such batch"),
     JobNotFoundError: Kind(404, "job_not_found", "There is no such job"),
+    WorkerNotFoundError: Kind(404, "worker_not_found", "There is no such worker"),
     ArtifactNotFoundError: Kind(404, "artifact_not_found", "The job has no such artifact"),
     IllegalMoveError: Kind(409, "illegal_move", "The job's state does not allow this"),
     UnknownDependencyError: Kind(422, "unknown_dependency", "There is no such job to wait for"),

@@ -14,6 +14,7 @@ from jobs.queue import Place
 from jobs.request import JobRequest
 from jobs.schedule import WaitingReason
 from jobs.states import JobState
+from jobs.workers import Presence, WorkerAccount
 
 
 class _Wire(BaseModel):
@@ -332,6 +333,48 @@ class ArtifactPage(_Wire):
         return cls(items=[Artifact.of(row) for row in rows])
 
 
+class Worker(_Wire):
+    """A process that runs jobs, one at a time."""
+
+    name: str
+    device: str
+    presence: Presence
+    """`idle`; `busy` with a job; `draining`: told to leave; `lost`: not heard of for too long."""
+
+    job_id: UUID | None
+    """The job that it has."""
+
+    started_at: datetime
+    seen_at: datetime
+    """When it was last heard of."""
+
+    @classmethod
+    def of(cls, account: WorkerAccount) -> Self:
+        """The worker of a row."""
+        row = account.worker
+        return cls(
+            name=row.name,
+            device=row.device,
+            presence=account.presence,
+            job_id=account.job_id,
+            started_at=row.started_at,
+            seen_at=row.seen_at,
+        )
+
+
+class WorkerPage(_Wire):
+    """All workers, by name."""
+
+    items: list[Worker]
+    next_cursor: None = None
+    """The list is whole."""
+
+    @classmethod
+    def of(cls, accounts: Iterable[WorkerAccount]) -> Self:
+        """The page of all accounts."""
+        return cls(items=[Worker.of(account) for account in accounts])
+
+
 class Health(_Wire):
     """The process lives."""
 
@@ -343,7 +386,10 @@ class Readiness(_Wire):
 
     status: Literal["ready"] = "ready"
     broker: Literal["up", "down"]
-    """`down`: jobs are taken, but workers hear of them late, when their sweeper looks."""
+    """`down`: jobs are taken, but workers hear of them late, when they look by themselves."""
+
+    workers: int
+    """That are there, busy or not; with none, jobs wait."""
 
 
 def job_path(job_id: UUID) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from client import batch_commands, job_commands, local_commands
+from client import batch_commands, job_commands, local_commands, worker_commands
 from client.console import messages
 from client.errors import ClientError
 from client.service import DEFAULT_URL
@@ -56,6 +56,7 @@ app.command("cancel")(job_commands.cancel)
 app.command("retry")(job_commands.retry)
 app.command("attempts")(job_commands.list_attempts)
 app.add_typer(batch_commands.app, name="batch")
+app.add_typer(worker_commands.app, name="worker")
 app.command("download")(job_commands.download)
 app.command("prune")(local_commands.prune)
 app.command("evaluate")(local_commands.evaluate)

@@ -141,6 +141,19 @@ class Artifact(_Response):
     content_type: str = "application/octet-stream"
 
 
+class Worker(_Response):
+    """A process that runs jobs, one at a time."""
+
+    name: str
+    device: str = ""
+    presence: str
+    """`idle`, `busy`, `draining` or `lost`."""
+
+    job_id: str | None = None
+    started_at: datetime
+    seen_at: datetime
+
+
 class FieldError(_Response):
     """One thing wrong with one field of a request."""
 

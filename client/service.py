@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from client.answers import require_success
 from client.download import Download
 from client.errors import ServiceError, UnexpectedAnswerError, UnreachableServiceError
-from client.responses import Artifact, Attempt, Batch, Event, Job, Page
+from client.responses import Artifact, Attempt, Batch, Event, Job, Page, Worker
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PAGE_ITEMS = 200
@@ -108,6 +108,14 @@ class Client:
     def cancel(self, job_id: str) -> Job:
         """Ask a job to end; a running one does so after the forward pass in flight."""
         return self._ask(Job, "POST", f"{_job(job_id)}/cancel")
+
+    def workers(self) -> list[Worker]:
+        """The workers that run, and those lost lately."""
+        return list(self._pages(Worker, "/v1/workers", {}))
+
+    def drain(self, name: str) -> Worker:
+        """Have a worker give its job back and stop."""
+        return self._ask(Worker, "POST", f"/v1/workers/{quote(name, safe='')}/drain")
 
     def wait(
         self,

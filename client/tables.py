@@ -7,7 +7,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from client.responses import Attempt, Batch, Job
+from client.responses import Attempt, Batch, Job, Worker
 
 SHORT_ID = 8
 """Characters of an id in a list: enough to name a job among very many."""
@@ -74,6 +74,23 @@ def attempts_table(attempts: Iterable[Attempt]) -> Table:
             attempt.outcome or "",
             str(attempt.masks_evaluated),
             f"round {last.round}, trial {last.trial}" if last else "",
+        )
+    return table
+
+
+def workers_table(workers: Iterable[Worker]) -> Table:
+    """One line for each worker."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("NAME", "DEVICE", "PRESENCE", "JOB", "STARTED", "SEEN"):
+        table.add_column(heading, overflow="fold")
+    for worker in workers:
+        table.add_row(
+            worker.name,
+            worker.device,
+            worker.presence,
+            (worker.job_id or "")[:SHORT_ID],
+            _moment(worker.started_at),
+            _moment(worker.seen_at),
         )
     return table
 

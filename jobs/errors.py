@@ -21,6 +21,7 @@ __all__ = [
     "PruneError",
     "QuotaExceededError",
     "UnknownDependencyError",
+    "WorkerNotFoundError",
 ]
 
 DATABASE_ERROR = SQLAlchemyError
@@ -56,6 +57,14 @@ class BatchNotFoundError(JobError):
     def __init__(self, batch_id: UUID) -> None:
         self.batch_id = batch_id
         super().__init__(f"no batch has the id {batch_id}; a job tells its batch_id")
+
+
+class WorkerNotFoundError(JobError):
+    """No worker has this name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"no worker has the name {name!r}; GET /v1/workers lists those that run")
 
 
 class ArtifactNotFoundError(JobError):

@@ -141,6 +141,21 @@ class Attempt(Base):
     `crashed`, `stalled`, `host_out_of_memory`, `disk_full` or `lease_expired`."""
 
 
+class Worker(Base):
+    """A worker that has said that it is there."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    device: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    lost_at: Mapped[datetime]
+    """When it counts as lost, unless it is heard of before."""
+    draining: Mapped[bool] = mapped_column(server_default="false")
+    """Whether it has been told to leave."""
+
+
 class Usage(Base):
     """What an owner has used of the devices, counted less the longer it is ago."""
 

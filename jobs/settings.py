@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where workers run models; `auto` takes CUDA when it is there."""
 
-    worker_name: str = ""
+    worker_name: Annotated[str, Field(max_length=200, pattern=r"^[^/]*$")] = ""
     """Name of this worker in attempts and logs; empty: host name and process id."""
 
     child_module: str = "worker.child"
@@ -40,7 +40,8 @@ class Settings(BaseSettings):
     """A worker that is silent for longer has lost its job."""
 
     heartbeat_seconds: Annotated[float, Field(ge=0.1, le=600)] = 5.0
-    """How often a worker renews its lease and looks for wishes; well under the lease."""
+    """How often a worker renews its lease and looks for wishes; well under the lease. After three
+    times as long without a word it is listed as lost."""
 
     sweep_seconds: Annotated[float, Field(ge=0.1, le=600)] = 10.0
     """How often a worker takes back expired leases, and looks for jobs without a bell."""

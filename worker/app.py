@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_init, worker_shutting_down
+from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 
 from jobs.artifacts import LocalArtifactStore
 from jobs.attempts import AttemptStore
@@ -14,6 +14,8 @@ from jobs.connections import connect
 from jobs.doorbell import TASK, broker_options
 from jobs.logs import configure_logs
 from jobs.settings import Settings
+from jobs.workers import WorkerStore
+from worker.presence import Presence
 from worker.runner import Runner
 from worker.supervisor import Supervisor
 from worker.sweeper import Sweeper
@@ -48,20 +50,31 @@ def create_app(settings: Settings) -> Celery:
         settings, attempts, LocalArtifactStore(settings.artifacts_dir), name, stopping
     )
 
+    runner = Runner(supervisor, bell, stopping, settings.sweep_seconds)
+    presence = Presence(
+        WorkerStore(engine), name, settings.device, settings.heartbeat_seconds, stopping
+    )
+
     @app.task(name=TASK, ignore_result=True)
     def work(job_id: str) -> None:  # noqa: ARG001 - the id is a hint for eyes; the row decides
         bell.set()
 
     def start(**_: Any) -> None:
         configure_logs(settings, name)
-        Runner(supervisor, bell, stopping, settings.sweep_seconds).start()
+        runner.start()
         Sweeper(settings, attempts, stopping).start()
+        presence.start()
 
     def stop(**_: Any) -> None:
         stopping.set()
         bell.set()
 
+    def leave(**_: Any) -> None:
+        runner.join()
+        presence.leave()
+
     # Strong references: Celery's signals would drop functions that nobody else holds.
     worker_init.connect(start, weak=False)
     worker_shutting_down.connect(stop, weak=False)
+    worker_shutdown.connect(leave, weak=False)
     return app

@@ -25,6 +25,8 @@ OPERATIONS = {
     ("get", "/v1/jobs/{job_id}/events"): "list_events",
     ("get", "/v1/jobs/{job_id}/artifacts"): "list_artifacts",
     ("get", "/v1/jobs/{job_id}/artifacts/{name}"): "download_artifact",
+    ("get", "/v1/workers"): "list_workers",
+    ("post", "/v1/workers/{name}/drain"): "drain_worker",
     ("get", "/healthz"): "healthz",
     ("get", "/readyz"): "readyz",
 }

@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from jobs.states import JobState, Wish
+from jobs.workers import Presence, WorkerStore
 from tests.faults.conftest import Night
 from tests.worker.conftest import children_of
 
@@ -178,3 +179,32 @@ def test_f30_a_job_is_cancelled_while_its_worker_is_frozen(night: Night) -> None
         time.sleep(0.01)
     assert night.service.evaluated(job_id) == done
     assert night.service.store.artifacts(job_id) == []
+
+
+def presences(night: Night) -> list[Presence]:
+    return [account.presence for account in WorkerStore(night.service.engine).list()]
+
+
+def test_a_worker_that_is_drained_gives_its_job_back_and_leaves(night: Night) -> None:
+    workers = WorkerStore(night.service.engine)
+    worker = night.start_worker(worker_name="leaver")
+    job_id = night.submit()
+    night.service.wait_evaluated(job_id, 5)
+    assert presences(night) == [Presence.BUSY]
+    workers.drain("leaver")
+    assert worker.wait(20) == 0
+    assert presences(night) == []
+    assert outcomes(night, job_id) == ["drained"]
+    night.start_worker()
+    night.succeed()
+    assert night.service.store.show(job_id).crashes == 0
+
+
+def test_a_worker_that_was_killed_is_listed_as_lost(night: Night) -> None:
+    worker = night.start_worker()
+    while not presences(night):
+        time.sleep(0.01)
+    worker.kill()
+    worker.wait()
+    while presences(night) != [Presence.LOST]:
+        time.sleep(0.1)

@@ -1,0 +1,117 @@
+"""Which workers there are: each says so from time to time, and hears whether it is to leave."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Engine, delete, func, literal, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from jobs.errors import WorkerNotFoundError
+from jobs.records import Attempt, Job, Worker
+from jobs.states import WITHOUT_WORKER
+
+FORGOTTEN_AFTER = timedelta(days=1)
+"""A lost worker is listed for so long."""
+
+
+class Presence(StrEnum):
+    """What a worker is at."""
+
+    IDLE = "idle"
+    BUSY = "busy"
+    DRAINING = "draining"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerAccount:
+    """A worker, what it is at, and the job it has."""
+
+    worker: Worker
+    presence: Presence
+    job_id: UUID | None
+
+
+class WorkerStore:
+    """The workers' rows. Each public method is one transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def arrive(self, name: str, device: str, seconds: float) -> None:
+        """A worker has started; it counts as lost when it has been silent for so many seconds."""
+        row = insert(Worker).values(name=name, device=device, lost_at=_from_now(seconds))
+        values = {
+            "device": row.excluded.device,
+            "started_at": func.now(),
+            "seen_at": func.now(),
+            "lost_at": row.excluded.lost_at,
+            "draining": False,
+        }
+        with Session(self._engine) as session, session.begin():
+            session.execute(row.on_conflict_do_update(index_elements=["name"], set_=values))
+            forgotten = Worker.lost_at < func.now() - FORGOTTEN_AFTER
+            session.execute(delete(Worker).where(forgotten))
+
+    def beat(self, name: str, seconds: float) -> bool:
+        """The worker is still there; whether it is to leave."""
+        query = (
+            update(Worker)
+            .where(Worker.name == name)
+            .values(seen_at=func.now(), lost_at=_from_now(seconds))
+            .returning(Worker.draining)
+        )
+        with Session(self._engine) as session, session.begin():
+            return bool(session.scalar(query))
+
+    def leave(self, name: str) -> None:
+        """The worker has stopped."""
+        with Session(self._engine) as session, session.begin():
+            session.execute(delete(Worker).where(Worker.name == name))
+
+    def drain(self, name: str) -> WorkerAccount:
+        """Tell a worker to give its job back and to leave.
+
+        Raises:
+            WorkerNotFoundError: there is none of this name.
+        """
+        query = update(Worker).where(Worker.name == name).values(draining=True)
+        with Session(self._engine) as session, session.begin():
+            session.execute(query)
+        found = [account for account in self.list() if account.worker.name == name]
+        if not found:
+            raise WorkerNotFoundError(name)
+        return found[0]
+
+    def list(self) -> Sequence[WorkerAccount]:
+        """All of them, by name."""
+        held = (
+            select(Attempt.worker, Job.id)
+            .join(Job, Job.fencing_token == Attempt.fencing_token)
+            .where(Job.state.in_(WITHOUT_WORKER))
+            .subquery()
+        )
+        query = (
+            select(Worker, Worker.lost_at < func.now(), held.c.id)
+            .outerjoin(held, held.c.worker == Worker.name)
+            .order_by(Worker.name)
+        )
+        with Session(self._engine) as session:
+            rows = session.execute(query).all()
+        return [WorkerAccount(row, _presence(row, lost, job), job) for row, lost, job in rows]
+
+
+def _presence(worker: Worker, lost: bool, job_id: UUID | None) -> Presence:
+    if lost:
+        return Presence.LOST
+    if worker.draining:
+        return Presence.DRAINING
+    return Presence.IDLE if job_id is None else Presence.BUSY
+
+
+def _from_now(seconds: float) -> ColumnElement[datetime]:
+    return func.now() + literal(timedelta(seconds=seconds))
