@@ -1,16 +1,27 @@
-"""The token sequences of a run: what is listened to, and what trials are measured on."""
+"""The token sequences of a run: what is listened to, and what trials are measured on.
+
+The first token of a sequence sees only itself. Models make a sink of it that all others attend to,
+with states hundreds of times larger than theirs (arXiv 2402.17762), and a repair that has seen the
+first tokens of some hundred sequences does not keep it for others: a pruned model then fails on a
+whole sequence because of the token it begins with. But a sequence of one token is enough to see
+one, so thousands of them cost next to nothing.
+"""
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bonsai_core.calibration import calibration_batch, digest_of
 from bonsai_core.config import PruneRequest
 from bonsai_core.events import GoOn, regardless
-from bonsai_core.generation import mixed, written
+from bonsai_core.generation import mixed, vocabulary_of, written
 from bonsai_core.models import LoadedModel
 from bonsai_core.seeds import generator
+
+TOKENS_PER_OPENING = 32
+"""Of the calibration, to one that is listened to alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +30,14 @@ class Batch:
 
     Attributes:
         listened: for statistics and repairs.
+        openings: [F] int64, for the same: tokens that sequences may begin with.
         tried: for trials, their beginnings; not among those listened to, if there are enough.
         given: those of them that are of the given text, whole.
         sha256: of all that are of the given text.
     """
 
     listened: Tensor
+    openings: Tensor
     tried: Tensor
     given: Tensor
     sha256: str
@@ -48,7 +61,20 @@ def batch_of(loaded: LoadedModel, request: PruneRequest, go_on: GoOn = regardles
     listened = mixed(*heard)
     return Batch(
         listened=listened if len(listened) else mixed(*tried),
+        openings=_openings(loaded, given, request),
         tried=torch.cat(tried)[:, : request.trial_length],
         given=tried[0],
         sha256=digest_of(text),
     )
+
+
+def _openings(loaded: LoadedModel, given: Tensor, request: PruneRequest) -> Tensor:
+    """Half of them as they come in the given text, half from the whole vocabulary, and those that
+    the tokeniser adds by itself."""
+    half = -(-request.calibration.tokens // TOKENS_PER_OPENING // 2)
+    random = generator(request.pruning.seed, 0, "openings")
+    text = given.flatten().cpu().numpy()
+    drawn = random.integers(vocabulary_of(loaded), size=half)
+    special = [token for token in loaded.tokenizer.all_special_ids if token < vocabulary_of(loaded)]
+    chosen = np.concatenate([random.choice(text, half), drawn, np.array(special, dtype=np.int64)])
+    return torch.from_numpy(chosen.astype(np.int64)).to(loaded.device)

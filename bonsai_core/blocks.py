@@ -29,6 +29,8 @@ class Blocks:
         layers: its decoder layers.
         sequences: [N, S] int64 token ids on the backbone's device.
         shelf: where the states are put aside; None: they stay on the device.
+        openings: [F] int64: tokens that are run too, each as a sequence of its own. All together
+            they weigh as much as one token of each sequence.
     """
 
     def __init__(
@@ -37,16 +39,21 @@ class Blocks:
         layers: nn.ModuleList,
         sequences: Tensor,
         shelf: Shelf | None = None,
+        openings: Tensor | None = None,
     ) -> None:
         self._backbone = backbone
         self._layers = layers
         self._shelf = shelf
-        batch = sequences_at_once(sequences.shape[1], sequences.device)
-        self._parts = dict(
-            zip(range(0, len(sequences), batch), torch.split(sequences, batch), strict=True)
-        )
+        self._parts = _parts(sequences, 0)
+        self._openings = len(sequences)
+        self._weight_of_opening = 0.0
+        if openings is not None and len(openings):
+            self._parts |= _parts(openings[:, None], self._openings)
+            self._weight_of_opening = len(sequences) / len(openings)
         self._states: dict[int, Tensor | None] = {}
         self._at = 0
+        self.running = 0
+        """The part that runs or has run last, for hooks that want to know."""
         self._wrapped = _output_of(backbone, layers[0], sequences[:1, :1])
 
     @property
@@ -69,6 +76,10 @@ class Blocks:
         """The numbers of the sequences that each forward pass begins with, in order."""
         return list(self._parts)
 
+    def weight(self, first: int) -> float:
+        """How much each token counts of the part that begins with sequence `first`."""
+        return 1.0 if first < self._openings else self._weight_of_opening
+
     def advance(self, layer: int, go_on: GoOn = regardless) -> None:
         """Keep what enters `layer`, as the layers before it are now."""
         if layer < self._at:
@@ -87,6 +98,7 @@ class Blocks:
         last = len(self._layers) if end is None else end
         for first, tokens in self._parts.items():
             go_on()
+            self.running = first
             with self._running(self._at, last, self.states(first)):
                 if end is None:
                     self._backbone(input_ids=tokens, use_cache=False)
@@ -104,6 +116,7 @@ class Blocks:
         """Run the layer that states are kept before, for the sake of its hooks; they stay."""
         for first, tokens in self._parts.items():
             go_on()
+            self.running = first
             with suppress(Enough), self._running(self._at, self._at + 1, self.states(first)):
                 self._backbone(input_ids=tokens, use_cache=False)
 
@@ -156,6 +169,13 @@ class Blocks:
             yield got
         finally:
             handle.remove()
+
+
+def _parts(sequences: Tensor, first: int) -> dict[int, Tensor]:
+    """What each forward pass takes of sequences [N, S], by the number of its first one."""
+    batch = sequences_at_once(sequences.shape[1], sequences.device)
+    numbers = range(first, first + len(sequences), batch)
+    return dict(zip(numbers, torch.split(sequences, batch), strict=True))
 
 
 @contextmanager

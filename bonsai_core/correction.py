@@ -174,16 +174,17 @@ def _refitted(
     count = int(kept.sum())
     squares = torch.zeros(count, count, device=old.device)
     crossed = torch.zeros(old.shape[0], count, device=old.device)
-    tokens = 0
+    tokens = 0.0
     lack = _Lack(streams)
 
     def hear(_module: Any, inputs: tuple[Tensor, ...]) -> None:
         nonlocal tokens
-        values = inputs[0].flatten(0, -2)[:, kept].float()
+        weight = streams.after.weight(lack.part)
+        values = inputs[0].flatten(0, -2)[:, kept].float() * weight**0.5
         target = lack.target(gate) if bias is None else lack.target(gate) - bias.float()
         add_products(squares, values)
-        crossed.addmm_(target.T, values)
-        tokens += len(values)
+        crossed.addmm_(target.T, values, alpha=weight**0.5)
+        tokens += weight * len(inputs[0].flatten(0, -2))
         raise Enough
 
     with ExitStack() as undo:

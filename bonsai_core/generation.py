@@ -45,11 +45,16 @@ def written(
     return torch.cat([empty, *parts])
 
 
+def vocabulary_of(loaded: LoadedModel) -> int:
+    """Tokens that both the tokeniser and the model know."""
+    return min(len(loaded.tokenizer), int(loaded.model.get_output_embeddings().weight.shape[0]))
+
+
 def _drawn_together(
     loaded: LoadedModel, count: int, length: int, random: np.random.Generator, go_on: GoOn
 ) -> Tensor:
     """Sequences whose numbers are drawn at once, so that how many fit side by side says nothing."""
-    vocabulary = min(len(loaded.tokenizer), loaded.model.get_output_embeddings().weight.shape[0])
+    vocabulary = vocabulary_of(loaded)
     first = random.integers(vocabulary, size=(count, 1))
     drawn = random.random((length - 1, count)).T
     size = written_at_once()

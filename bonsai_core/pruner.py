@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ from bonsai_core.utilities.mixture import mixture_of
 from bonsai_core.utilities.names import require_known
 from bonsai_core.utilities.utility import Factory, LiveModel
 
-ALGORITHM = 4
+ALGORITHM = 5
 """Changes whenever the same request would be decided otherwise; part of a ledger's fingerprint."""
 
 
@@ -296,10 +297,9 @@ class _Run:
     def _moments(self) -> second_moments.SecondMoments:
         """Of the model as it is cut; taken when first needed, before any plan is in place."""
         if self.bench.moments is None:
-            blocks = self._blocks(
-                self.batch.listened, Shelf(self.scratch / "states", self.loaded.device)
+            self.bench.moments = second_moments.gather(
+                self._listening("states"), self.gates, self.scratch, self.go_on
             )
-            self.bench.moments = second_moments.gather(blocks, self.gates, self.scratch, self.go_on)
         return self.bench.moments
 
     def _situation(self, number: int, prior: Tensors) -> Situation:
@@ -377,8 +377,8 @@ class _Run:
         family, device = self.loaded.family, self.loaded.device
         factor = family.outputs_factor and getattr(self.loaded.model.config, family.outputs_factor)
         streams = Streams(
-            self._blocks(self.batch.listened, Shelf(self.scratch / "before", device)),
-            self._blocks(self.batch.listened, Shelf(self.scratch / "after", device)),
+            self._listening("before"),
+            self._listening("after"),
             Shelf(self.scratch / "within", device),
             factor or 1.0,
         )
@@ -451,9 +451,14 @@ class _Run:
     def _rounds_needed(self) -> int:
         return self.recipe.rounds(self._goal(), self.total)
 
-    def _blocks(self, sequences: torch.Tensor, shelf: Shelf | None = None) -> Blocks:
+    def _listening(self, folder: str) -> Blocks:
+        """The layers with all that is listened to, its states in a folder of the scratch space."""
+        shelf = Shelf(self.scratch / folder, self.loaded.device)
+        return self._blocks(self.batch.listened, shelf, self.batch.openings)
+
+    def _blocks(self, sequences: torch.Tensor, *kept: Any) -> Blocks:
         layers = self.loaded.model.get_submodule(self.loaded.family.layers)
-        return Blocks(self._backbone(), layers, sequences, shelf)
+        return Blocks(self._backbone(), layers, sequences, *kept)
 
     def _backbone(self) -> torch.nn.Module:
         return self.loaded.model.get_submodule(self.loaded.family.backbone)

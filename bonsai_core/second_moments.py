@@ -1,8 +1,8 @@
 """Second moments of what flows into the gates: the one statistic that elimination and repair need.
 
-G = mean of x x' over the calibration tokens at a gate, [C, C]. The matrices of a wide model are
-larger than the model, so they lie in files, one for each gate, with the gate's dense projection
-beside it: a repair starts from that, whatever has been tried since.
+G = mean of x x' over the calibration tokens at a gate by their weights, [C, C]. The matrices of a
+wide model are larger than the model, so they lie in files, one for each gate, with the gate's dense
+projection beside it: a repair starts from that, whatever has been tried since.
 """
 
 from collections.abc import Sequence
@@ -90,12 +90,13 @@ def _heard(blocks: Blocks, gates: Sequence[Gate], end: int | None, go_on: GoOn) 
     """The moments of neighbouring gates; the blocks are run from where they are to layer `end`."""
     sizes = [gate.output.in_features for gate in gates]
     sums = [torch.zeros(size, size, device=blocks.device) for size in sizes]
-    tokens = 0
+    tokens = 0.0
 
     def add(index: int, values: Tensor) -> None:
         nonlocal tokens
-        tokens += len(values) if index == 0 else 0
-        add_products(sums[index], values.float())
+        weight = blocks.weight(blocks.running)
+        tokens += weight * len(values) if index == 0 else 0
+        add_products(sums[index], values.float() * weight**0.5)
 
     with listening(gates, add):
         blocks.run(end, go_on)

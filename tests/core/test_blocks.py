@@ -57,6 +57,25 @@ def from_kept(blocks: Blocks) -> Tensor:
     return torch.cat(parts)
 
 
+@torch.inference_mode()
+def test_an_opening_is_what_the_first_token_of_a_sequence_is(loaded: LoadedModel) -> None:
+    """It sees nothing but itself, in every family tried, so it can be run alone."""
+    layers, backbone = layers_of(loaded), backbone_of(loaded)
+    blocks = Blocks(backbone, layers, SEQUENCES, None, SEQUENCES[:, 0])
+    blocks.run(LAYERS - 1)
+    sequences, openings = blocks.parts[:3], blocks.parts[3:]
+    assert [blocks.weight(first) for first in (*sequences, *openings)] == [1.0] * 4
+    states = torch.cat([require(blocks.states(first)) for first in sequences])
+    alone = torch.cat([require(blocks.states(first)) for first in openings])
+    assert alone.shape == (6, 1, states.shape[-1])
+    assert torch.allclose(states[:, :1], alone, rtol=1e-4, atol=1e-5)
+
+
+def require(states: Tensor | None) -> Tensor:
+    assert states is not None
+    return states
+
+
 @contextmanager
 def counted(loaded: LoadedModel) -> Iterator[list[int]]:
     """How often each layer's norm before its attention computes: layers that are passed do not."""

@@ -23,6 +23,7 @@ from bonsai_core.second_moments import SecondMoments, gather
 from bonsai_core.shelf import Shelf
 
 SEQUENCES = torch.randint(0, 256, (40, 40), generator=torch.Generator().manual_seed(0))
+OPENINGS = torch.randint(0, 256, (500,), generator=torch.Generator().manual_seed(1))
 DAMPING = 1e-3
 
 
@@ -34,7 +35,14 @@ def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 class Case:
     """A model that lacks some units of some gates, repaired gate by gate without correction."""
 
-    def __init__(self, folder: Path, scratch: Path, lacking: Callable[[Gate], bool]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        scratch: Path,
+        lacking: Callable[[Gate], bool],
+        openings: Tensor | None = None,
+    ) -> None:
+        self.openings = openings
         self.loaded: LoadedModel = load(ModelSource(source=str(folder)), torch.device("cpu"))
         self.gates = gates_of(self.loaded.model, self.loaded.family, self.loaded.widths)
         self.scratch = scratch
@@ -62,7 +70,7 @@ class Case:
 
     def blocks(self, name: str) -> Blocks:
         layers: Any = self.loaded.model.get_submodule(self.loaded.family.layers)
-        return Blocks(self.backbone, layers, SEQUENCES, Shelf(self.scratch / name))
+        return Blocks(self.backbone, layers, SEQUENCES, Shelf(self.scratch / name), self.openings)
 
     def correct(self, factor: float = 1.0, go_on: GoOn = regardless) -> None:
         streams = Streams(
@@ -124,15 +132,17 @@ def test_columns_that_go_stay_zero_and_gates_that_lack_none_are_corrected_too(
 
 
 @torch.inference_mode()
-def states_at(model: Any, path: str) -> Tensor:
-    """What enters a module, over all sequences; [tokens, C] float64."""
+def states_at(model: Any, path: str, openings: Tensor | None) -> Tensor:
+    """What enters a module, over all sequences and what begins others; [tokens, C] float64."""
     heard: list[Tensor] = []
     handle = model.get_submodule(path).register_forward_pre_hook(
         lambda _m, inputs: heard.append(inputs[0])
     )
     model(SEQUENCES)
+    if openings is not None:
+        model(openings[:, None])
     handle.remove()
-    return heard[0].flatten(0, -2).double()
+    return torch.cat([states.flatten(0, -2) for states in heard]).double()
 
 
 @pytest.mark.parametrize(
@@ -142,18 +152,22 @@ def states_at(model: Any, path: str) -> Tensor:
         ("1.mlp", "mlp.down_proj", "post_attention_layernorm"),
     ],
 )
+@pytest.mark.parametrize("openings", [None, OPENINGS], ids=["sequences", "with openings"])
 def test_a_gate_is_the_least_squares_answer_for_what_its_stream_lacks(
-    tiny: Path, tmp_path: Path, gate: str, output: str, stream: str
+    tiny: Path, tmp_path: Path, gate: str, output: str, stream: str, openings: Tensor | None
 ) -> None:
-    case = Case(tiny, tmp_path, everywhere)
+    case = Case(tiny, tmp_path, everywhere, openings)
     case.correct()
-    layer = "model.layers.1."
-    lack = states_at(case.dense, layer + stream) - states_at(case.loaded.model, layer + stream)
-    old = case.dense.get_submodule(layer + output).weight.double()
-    wanted = states_at(case.dense, layer + output) @ old.T + lack
+    layer, dense, now = "model.layers.1.", case.dense, case.loaded.model
+    lack = states_at(dense, layer + stream, openings) - states_at(now, layer + stream, openings)
+    old = dense.get_submodule(layer + output).weight.double()
     kept = ~case.gone[gate]
-    inputs = states_at(case.loaded.model, layer + output)[:, kept]
-    ridge = DAMPING * inputs.square().sum(0).mean().sqrt() ** 2
+    # Openings weigh as much as one token of each sequence, all together.
+    weights = torch.ones(len(lack), 1, dtype=torch.float64)
+    weights[SEQUENCES.numel() :] = len(SEQUENCES) / len(OPENINGS)
+    wanted = weights.sqrt() * (states_at(dense, layer + output, openings) @ old.T + lack)
+    inputs = weights.sqrt() * states_at(now, layer + output, openings)[:, kept]
+    ridge = DAMPING * inputs.square().sum(0).mean()
     rows = torch.cat([inputs, ridge.sqrt() * torch.eye(int(kept.sum()), dtype=torch.float64)])
     right = torch.cat([wanted, ridge.sqrt() * old[:, kept].T])
     answer = torch.linalg.lstsq(rows, right).solution.T

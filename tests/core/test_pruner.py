@@ -207,10 +207,11 @@ def test_the_result_is_the_dense_model_cut_and_repaired_whatever_was_tried_on_th
     loaded = load(request.model, CPU)
     gates = gates_of(loaded.model, loaded.family, loaded.widths)
     # Statistics come from the sequences that trials do not see.
-    tokens = batch_of(loaded, request).listened
+    batch = batch_of(loaded, request)
+    tokens, heard = batch.listened, (batch.listened, None, batch.openings)
     layers = loaded.model.get_submodule(loaded.family.layers)
     backbone = loaded.model.get_submodule(loaded.family.backbone)
-    moments = gather(Blocks(backbone, layers, tokens), gates, tmp_path / "moments")
+    moments = gather(Blocks(backbone, layers, *heard), gates, tmp_path / "moments")
     damping, gone = told["rounds"][-1]["damping"], {}
     for gate in gates:
         units = np.setdiff1d(np.arange(gate.units), told["kept"][gate.name])
@@ -219,7 +220,7 @@ def test_the_result_is_the_dense_model_cut_and_repaired_whatever_was_tried_on_th
         new = repaired(weight, moments.of(gate), gone[gate.name], damping)
         gate.output.weight.data.copy_(new if len(units) else weight)
     if loaded.family.adds_outputs:
-        blocks = [Blocks(backbone, layers, tokens) for _ in range(2)]
+        blocks = [Blocks(backbone, layers, *heard) for _ in range(2)]
         correct(gates, gone, moments, Streams(*blocks, Shelf(tmp_path / "within")), damping)
     for gate in gates:
         weight = gate.output.weight[:, ~gone[gate.name]]

@@ -45,10 +45,10 @@ def taken(
     return gather(Blocks(backbone, layers, SEQUENCES, shelf), gates, folder, go_on)
 
 
-def inputs_of(loaded: LoadedModel, gate: Gate) -> np.ndarray:
+def inputs_of(loaded: LoadedModel, gate: Gate, sequences: torch.Tensor = SEQUENCES) -> np.ndarray:
     heard: list[torch.Tensor] = []
     with torch.inference_mode(), listening([gate], lambda _, x: heard.append(x)):
-        loaded.model(SEQUENCES)
+        loaded.model(sequences)
     return torch.cat(heard).double().numpy()
 
 
@@ -70,6 +70,20 @@ def test_moments_are_the_mean_products_of_all_inputs(
         assert moments.dtype == torch.float32
         assert torch.equal(moments, moments.T)
         np.testing.assert_allclose(moments, inputs.T @ inputs / len(inputs), rtol=1e-3, atol=1e-5)
+
+
+def test_openings_weigh_as_much_as_one_token_of_each_sequence(
+    loaded: LoadedModel, gates: list[Gate], tmp_path: Path
+) -> None:
+    openings = torch.randint(0, 256, (900,), generator=torch.Generator().manual_seed(1))
+    layers = loaded.model.get_submodule(loaded.family.layers)
+    backbone = loaded.model.get_submodule(loaded.family.backbone)
+    found = gather(Blocks(backbone, layers, SEQUENCES, None, openings), gates, tmp_path)
+    for gate in gates:
+        many, few = inputs_of(loaded, gate), inputs_of(loaded, gate, openings[:, None])
+        weight = len(SEQUENCES) / len(openings)
+        expected = (many.T @ many + weight * few.T @ few) / (len(many) + len(SEQUENCES))
+        np.testing.assert_allclose(found.of(gate), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_layers_taken_one_by_one_give_the_same_bits(
