@@ -4,7 +4,7 @@ Three rounds of twenty masks, whose utilities are digests of the job's seed, rou
 result holds them all, so that one mask lost, doubled or mixed up shows. What it evaluates it also
 writes to a journal of its own. Labels of the job ask for faults: `hang`, `crash` or `eat` (all the
 memory there is) at `ROUND.TRIAL`, in as many attempts as `times` says (1); with `stubborn` it goes
-on in spite of SIGTERM.
+on in spite of SIGTERM; `bytes` is what the result takes at least.
 """
 
 import faulthandler
@@ -93,7 +93,8 @@ class Engine:
             for number in range(1, ROUNDS + 1)
             for trial, value in sorted(self._store.evaluations(number).items())
         ]
-        stored = self._put("model", json.dumps(values).encode())
+        size = int(self._labels.get("bytes", "0"))
+        stored = self._put("model", json.dumps(values).encode().ljust(size))
         file = ResultFile(name="model", stored=stored, content_type="application/json")
         Outcome(result={"masks": len(values)}, files=[file]).write(self._folder / "outcome.json")
         return Exit.SUCCEEDED

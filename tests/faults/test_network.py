@@ -1,10 +1,17 @@
 """Servers that are away, cut off, or answer too late."""
 
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
 
+import httpx
 import pytest
 from sqlalchemy import make_url
 
@@ -149,4 +156,66 @@ def test_f8_the_broker_is_half_open(night: Night, broker: Proxy, settings: Setti
     broker.cut()
     broker.mend()
     night.submit()
+    night.succeed()
+
+
+def test_f9_the_broker_is_half_open_while_a_job_runs(
+    night: Night, broker: Proxy, settings: Settings
+) -> None:
+    night.start_worker(redis_url=broker_through(broker, settings))
+    running = night.submit()
+    night.service.wait_evaluated(running, 3)
+    broker.silent = True
+    waiting = night.submit()
+    for job_id in (running, waiting):
+        assert night.service.wait_final(job_id).state == JobState.SUCCEEDED
+    night.check()
+
+
+@pytest.fixture
+def api(night: Night, broker: Proxy, settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    """An API whose broker takes connections and never answers."""
+    broker.silent = True
+    environment = {
+        **os.environ,
+        "BONSAI_DATABASE_URL": settings.database_url,
+        "BONSAI_REDIS_URL": broker_through(broker, settings),
+        "BONSAI_DATA_DIR": str(settings.data_dir),
+    }
+    command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app"]
+    with night.service.log.open("ab") as log:
+        process = subprocess.Popen(
+            [*command, "--port", str(free_port())], env=environment, stdout=log, stderr=log
+        )
+    yield process
+    process.kill()
+    process.wait()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def address(process: subprocess.Popen[bytes]) -> str:
+    """Where it listens, when it does."""
+    assert isinstance(process.args, list)
+    url = f"http://127.0.0.1:{process.args[-1]}"
+    while True:
+        with suppress(httpx.TransportError):
+            httpx.get(f"{url}/healthz")
+            return url
+        time.sleep(0.05)
+
+
+def test_f26_the_api_is_killed_before_it_rings(
+    night: Night, api: subprocess.Popen[bytes], body: dict[str, Any]
+) -> None:
+    answer = httpx.post(f"{address(api)}/v1/jobs", json=body, timeout=30)
+    api.kill()
+    assert answer.status_code == 201
+    job_id = UUID(answer.json()["id"])
+    night.jobs.append(job_id)
+    assert night.service.doorbell.pending() == 0
+    night.start_worker()
     night.succeed()

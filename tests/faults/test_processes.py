@@ -1,9 +1,11 @@
 """Processes that die, hang, stop and come back, at any time."""
 
 import os
+import re
 import signal
 import time
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import redis
 from jobs.states import JobState, Wish
 from jobs.workers import Presence, WorkerStore
 from tests.faults.conftest import Night
+from tests.faults.engine import MASKS, ROUNDS
 from tests.worker.conftest import children_of
 
 
@@ -118,6 +121,58 @@ def test_f15_there_is_no_room_on_the_disk(night: Night) -> None:
     night.succeed()
     assert set(outcomes(night, job_id)) <= {"disk_full", "drained", "succeeded"}
     assert night.service.store.show(job_id).crashes == 0
+
+
+def test_f16_there_is_no_room_for_the_result(night: Night) -> None:
+    full = night.start_worker(largest_file=300_000, hold_seconds="0.3", log_level="error")
+    job_id = night.submit(bytes="400000")
+    night.service.wait(job_id, lambda job: job.attempts >= 3)
+    full.send_signal(signal.SIGTERM)
+    full.wait(30)
+    assert night.service.evaluated(job_id) == ROUNDS * MASKS
+    night.start_worker()
+    # All that was evaluated is kept: the check at the end finds that no mask was measured again.
+    night.succeed()
+    assert set(outcomes(night, job_id)) <= {"disk_full", "drained", "succeeded"}
+
+
+WRONG_CLOCK = """
+import datetime, time
+right, shift = time.time, {shift}
+time.time = lambda: right() + shift
+class Shifted(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return super().now(tz) + datetime.timedelta(seconds=shift)
+datetime.datetime = Shifted
+"""
+
+
+@pytest.mark.parametrize("shift", [-3600, 3600])
+def test_f18_the_clock_of_a_worker_is_wrong(
+    night: Night, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: int
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WRONG_CLOCK.format(shift=shift))
+    with monkeypatch.context() as wrong:
+        wrong.setenv("PYTHONPATH", str(tmp_path))
+        worker = night.start_worker()
+    right = datetime.now(UTC)
+    first, late = night.submit(), night.submit()
+    night.service.change(late, not_before=right + timedelta(seconds=4))
+    night.service.wait_evaluated(first, 5)
+    os.kill(children_of(worker.pid)[0], signal.SIGKILL)
+    night.succeed()
+    assert outcomes(night, first) == ["crashed", "succeeded"]
+    for job_id in (first, late):
+        job = night.service.store.show(job_id)
+        assert job.finished_at is not None
+        assert right < job.finished_at < datetime.now(UTC)
+    (attempt,) = night.service.store.attempts(late)
+    assert attempt.attempt.started_at >= right + timedelta(seconds=4)
+    # The worker did believe its clock.
+    told = re.findall(r'"timestamp": "([^"]+)"', night.service.log.read_text())
+    wrong_by = {round((datetime.fromisoformat(at) - right).total_seconds() / 3600) for at in told}
+    assert shift // 3600 in wrong_by
 
 
 def test_f19_a_child_hangs(night: Night) -> None:
