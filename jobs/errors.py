@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from bonsai_core.errors import PruneError
@@ -27,8 +27,9 @@ __all__ = [
 DATABASE_ERROR = SQLAlchemyError
 """Root of what the database and the way to it can raise."""
 
-DATABASE_UNREACHABLE = (OperationalError, InterfaceError, PoolTimeoutError)
-"""Raised when no answer came: no server, a lost connection, no free connection, a timeout."""
+DATABASE_UNREACHABLE = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
+"""Raised when no answer came: no server, a lost connection, one that the server has ended (an
+internal error to psycopg), no free connection, a timeout."""
 
 
 class JobError(Exception):
