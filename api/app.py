@@ -13,11 +13,12 @@ from api.handlers import install_handlers
 from api.loopback import LoopbackOnly
 from api.openapi import DocumentedAPI
 from api.request_log import RequestLog
-from api.routes import artifacts, batches, health, jobs, workers
+from api.routes import artifacts, batches, health, jobs, retention, workers
 from jobs.artifacts import LocalArtifactStore
 from jobs.connections import connect
 from jobs.doorbell import Doorbell
 from jobs.logs import configure_logs
+from jobs.retention import Collector
 from jobs.settings import Settings
 from jobs.store import JobStore
 from jobs.workers import WorkerStore
@@ -51,7 +52,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         separate_input_output_schemas=False,
     )
     install_handlers(app)
-    for module in (jobs, batches, artifacts, workers, health):
+    for module in (jobs, batches, artifacts, retention, workers, health):
         app.include_router(module.router)
     return app
 
@@ -65,7 +66,8 @@ def _lifespan(settings: Settings) -> Lifespan[FastAPI]:
         try:
             artifacts = LocalArtifactStore(settings.artifacts_dir)
             store, workers = JobStore(engine, settings.fairness), WorkerStore(engine)
-            yield {"services": Services(store, artifacts, doorbell, workers)}
+            kept = Collector(engine, artifacts, settings.retention)
+            yield {"services": Services(store, artifacts, doorbell, workers, kept)}
         finally:
             doorbell.close()
             engine.dispose()

@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from jobs.artifacts import ArtifactStore
 from jobs.doorbell import Doorbell
+from jobs.retention import Collector
 from jobs.store import JobStore
 from jobs.workers import WorkerStore
 
@@ -19,6 +20,7 @@ class Services:
     artifacts: ArtifactStore
     doorbell: Doorbell
     workers: WorkerStore
+    kept: Collector
 
 
 # Asynchronous, so that the look-ups below take no turn in the thread pool.
@@ -45,7 +47,12 @@ async def _workers(services: _Services) -> WorkerStore:
     return services.workers
 
 
+async def _kept(services: _Services) -> Collector:
+    return services.kept
+
+
 Store = Annotated[JobStore, Depends(_store)]
 Artifacts = Annotated[ArtifactStore, Depends(_artifacts)]
 Bell = Annotated[Doorbell, Depends(_doorbell)]
 Workers = Annotated[WorkerStore, Depends(_workers)]
+Kept = Annotated[Collector, Depends(_kept)]

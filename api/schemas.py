@@ -12,6 +12,7 @@ from jobs import records, store
 from jobs.progress import Progress
 from jobs.queue import Place
 from jobs.request import JobRequest
+from jobs.retention import Expiry, Why
 from jobs.schedule import WaitingReason
 from jobs.states import JobState
 from jobs.workers import Presence, WorkerAccount
@@ -48,6 +49,12 @@ class JobLinks(_Wire):
     retry: str
     """To have another job go on from what it has evaluated (POST)."""
 
+    pin: str
+    """To keep its files whatever its age (POST)."""
+
+    unpin: str
+    """To let them expire (POST)."""
+
 
 class Job(_Wire):
     """A pruning job."""
@@ -75,6 +82,15 @@ class Job(_Wire):
 
     retry_of: UUID | None
     """The job from whose evaluated masks this one goes on."""
+
+    pinned: bool
+    """Whether its files are kept whatever its age."""
+
+    expires_at: datetime | None
+    """When its files and its ledger go, once that is announced."""
+
+    expired_at: datetime | None
+    """When they went."""
 
     attempts: int
     """How often a worker has taken it; more than one after a crash or a lost worker."""
@@ -108,6 +124,9 @@ class Job(_Wire):
             finished_at=row.finished_at,
             batch_id=row.batch_id,
             retry_of=row.retry_of,
+            pinned=row.pinned,
+            expires_at=row.expires_at,
+            expired_at=row.expired_at,
             attempts=row.attempts,
             request=JobRequest.model_validate(row.request),
             progress=Progress.model_validate(row.progress),
@@ -373,6 +392,38 @@ class WorkerPage(_Wire):
     def of(cls, accounts: Iterable[WorkerAccount]) -> Self:
         """The page of all accounts."""
         return cls(items=[Worker.of(account) for account in accounts])
+
+
+class ExpiryItem(_Wire):
+    """A job whose files and ledger are not kept any longer."""
+
+    job_id: UUID
+    name: str | None
+    owner: str
+    finished_at: datetime
+    why: Why
+    """`age`: it ended too long ago; `count`: too many of its owner's jobs ended after it."""
+
+    due_at: datetime | None
+    """When it goes; null: it is announced now."""
+
+    size_bytes: int
+    is_due: bool
+    """Whether it goes now."""
+
+
+class Expiries(_Wire):
+    """What is not kept any longer, the oldest first."""
+
+    items: list[ExpiryItem]
+    size_bytes: int
+    """Of those that go now."""
+
+    @classmethod
+    def of(cls, found: Iterable[Expiry]) -> Self:
+        """The list of some."""
+        items = [ExpiryItem.model_validate(expiry) for expiry in found]
+        return cls(items=items, size_bytes=sum(item.size_bytes for item in items if item.is_due))
 
 
 class Health(_Wire):

@@ -5,7 +5,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from client import batch_commands, job_commands, local_commands, worker_commands
+from client import (
+    batch_commands,
+    job_commands,
+    local_commands,
+    retention_commands,
+    worker_commands,
+)
 from client.console import messages
 from client.errors import ClientError
 from client.service import DEFAULT_URL
@@ -57,6 +63,9 @@ app.command("retry")(job_commands.retry)
 app.command("attempts")(job_commands.list_attempts)
 app.add_typer(batch_commands.app, name="batch")
 app.add_typer(worker_commands.app, name="worker")
+app.command("pin")(retention_commands.pin)
+app.command("unpin")(retention_commands.unpin)
+app.command("gc")(retention_commands.collect)
 app.command("download")(job_commands.download)
 app.command("prune")(local_commands.prune)
 app.command("evaluate")(local_commands.evaluate)

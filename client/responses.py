@@ -61,6 +61,11 @@ class Job(_Response):
     retry_of: str | None = None
     """The job from whose evaluated masks this one goes on."""
 
+    pinned: bool = False
+    expires_at: datetime | None = None
+    """When its files go, once that is announced."""
+
+    expired_at: datetime | None = None
     attempts: int = 0
     request: dict[str, Any] = {}
     progress: Progress = Progress()
@@ -152,6 +157,30 @@ class Worker(_Response):
     job_id: str | None = None
     started_at: datetime
     seen_at: datetime
+
+
+class Expiry(_Response):
+    """A job whose files are not kept any longer."""
+
+    job_id: str
+    name: str | None = None
+    owner: str = ""
+    finished_at: datetime
+    why: str
+    due_at: datetime | None = None
+    """When it goes; None: it is announced now."""
+
+    size_bytes: int
+    is_due: bool
+    """Whether it goes now."""
+
+
+class Expiries(_Response):
+    """What is not kept any longer, the oldest first."""
+
+    items: list[Expiry]
+    size_bytes: int
+    """Of those that go now."""
 
 
 class FieldError(_Response):

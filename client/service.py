@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from client.answers import require_success
 from client.download import Download
 from client.errors import ServiceError, UnexpectedAnswerError, UnreachableServiceError
-from client.responses import Artifact, Attempt, Batch, Event, Job, Page, Worker
+from client.responses import Artifact, Attempt, Batch, Event, Expiries, Job, Page, Worker
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PAGE_ITEMS = 200
@@ -116,6 +116,15 @@ class Client:
     def drain(self, name: str) -> Worker:
         """Have a worker give its job back and stop."""
         return self._ask(Worker, "POST", f"/v1/workers/{quote(name, safe='')}/drain")
+
+    def pin(self, job_id: str, *, pinned: bool = True) -> Job:
+        """Keep the files of a job whatever its age, or no longer."""
+        return self._ask(Job, "POST", f"{_job(job_id)}/{'pin' if pinned else 'unpin'}")
+
+    def collect(self, *, dry_run: bool = False) -> Expiries:
+        """Announce the end of files that are not kept any longer, and remove those announced
+        before; with `dry_run`, only tell which."""
+        return self._ask(Expiries, "POST", "/v1/gc", params={"dry_run": dry_run})
 
     def wait(
         self,

@@ -7,7 +7,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from client.responses import Attempt, Batch, Job, Worker
+from client.responses import Attempt, Batch, Expiries, Job, Worker
 
 SHORT_ID = 8
 """Characters of an id in a list: enough to name a job among very many."""
@@ -91,6 +91,24 @@ def workers_table(workers: Iterable[Worker]) -> Table:
             (worker.job_id or "")[:SHORT_ID],
             _moment(worker.started_at),
             _moment(worker.seen_at),
+        )
+    return table
+
+
+def expiries_table(expiries: Expiries) -> Table:
+    """One line for each job whose files are not kept any longer."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("JOB", "NAME", "OWNER", "ENDED", "WHY", "GOES", "MB"):
+        table.add_column(heading, overflow="fold")
+    for expiry in expiries.items:
+        table.add_row(
+            expiry.job_id[:SHORT_ID],
+            expiry.name or "",
+            expiry.owner,
+            _moment(expiry.finished_at),
+            expiry.why,
+            "now" if expiry.is_due else _moment(expiry.due_at) or "announced now",
+            f"{expiry.size_bytes / 1e6:.1f}",
         )
     return table
 

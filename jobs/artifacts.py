@@ -10,7 +10,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,11 @@ class ArtifactStore(Protocol):
     def delete(self, prefix: str) -> None:
         """Remove every file whose key starts with the folder `prefix`; none there is fine."""
         ...
+
+
+def files_prefix(job_id: UUID) -> str:
+    """Folder of all that a job has stored, in whichever attempt."""
+    return f"jobs/{job_id}"
 
 
 def sha256_of(path: Path) -> str:

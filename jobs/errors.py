@@ -104,14 +104,18 @@ class UnknownDependencyError(JobError):
 
 
 class QuotaExceededError(JobError):
-    """An owner has as many jobs waiting as are allowed."""
+    """An owner has as much of something as is allowed.
 
-    def __init__(self, owner: str, queued: int, allowed: int) -> None:
+    Args:
+        owner: whose it is.
+        used: how much, in words.
+        allowed: how much may be.
+        cure: what to do about it.
+    """
+
+    def __init__(self, owner: str, used: str, allowed: int, cure: str) -> None:
         self.field, self.value = "owner", owner
-        super().__init__(
-            f"owner: {owner!r} has {queued} jobs that wait, of at most {allowed}; cancel some, or "
-            "wait until some have run"
-        )
+        super().__init__(f"owner: {owner!r} has {used}, of at most {allowed}; {cure}")
 
 
 class InvalidCursorError(JobError):

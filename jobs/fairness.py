@@ -1,4 +1,4 @@
-"""How the devices are shared out between owners."""
+"""How the devices, the queue and the disk are shared out between owners."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,15 @@ class Fairness:
         running_per_owner: jobs of one owner that may run at once; None: as many as there are
             workers.
         queued_per_owner: jobs of one owner that may wait; None: any number.
+        disk_per_owner: bytes that the files of one owner's jobs may take before no more of them are
+            accepted; None: any number.
     """
 
     ageing_seconds: float = 43_200.0
     half_life_seconds: float = 86_400.0
     running_per_owner: int | None = None
     queued_per_owner: int | None = None
+    disk_per_owner: int | None = None
 
 
 DEFAULT = Fairness()

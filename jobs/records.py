@@ -76,6 +76,12 @@ class Job(Base):
             postgresql_where="batch_id IS NOT NULL",
         ),
         Index("jobs_dependent", "after", postgresql_where="after IS NOT NULL"),
+        Index(
+            "jobs_kept",
+            "owner",
+            "finished_at",
+            postgresql_where="finished_at IS NOT NULL AND expired_at IS NULL",
+        ),
         Index("jobs_leased", "lease_expires_at", postgresql_where=_HELD),
     )
 
@@ -107,6 +113,12 @@ class Job(Base):
         ForeignKey("jobs.id", ondelete="SET NULL"), unique=True
     )
     """The job from whose ledger this one goes on; no job is retried twice."""
+    pinned: Mapped[bool] = mapped_column(server_default="false")
+    """Whether its files are kept whatever its age."""
+    expires_at: Mapped[datetime | None]
+    """When its files go, once that is announced."""
+    expired_at: Mapped[datetime | None]
+    """When they went."""
     fencing_token: Mapped[int | None] = mapped_column(BigInteger)
     """Names the attempt that holds the job; every write of an attempt must match it."""
     lease_expires_at: Mapped[datetime | None]

@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from jobs.crashes import CrashLimits
 from jobs.fairness import Fairness
+from jobs.retention import Retention
 
 
 class Settings(BaseSettings):
@@ -74,6 +75,19 @@ class Settings(BaseSettings):
     queued_per_owner: Annotated[int | None, Field(ge=1)] = None
     """Jobs of one owner that may wait; none: any number."""
 
+    disk_per_owner: Annotated[int | None, Field(ge=1)] = None
+    """Bytes that the files of one owner's jobs may take before no more of them are accepted; none:
+    any number."""
+
+    keep_days: Annotated[float | None, Field(gt=0)] = None
+    """Files and ledger of a job expire so long after its end, unless it is pinned; none: never."""
+
+    keep_per_owner: Annotated[int | None, Field(ge=0)] = None
+    """Of each owner, those of so many of the jobs that ended last are kept; none: all."""
+
+    expiry_notice_hours: Annotated[float, Field(ge=0)] = 24.0
+    """How long before its end an expiry is announced by an event."""
+
     allow_remote: bool = False
     """Whether the API answers peers that are not on this machine. There are no API keys yet: set
     it only where a firewall or a published port on 127.0.0.1 decides who reaches the service."""
@@ -97,7 +111,13 @@ class Settings(BaseSettings):
             self.half_life_seconds,
             self.running_per_owner,
             self.queued_per_owner,
+            self.disk_per_owner,
         )
+
+    @property
+    def retention(self) -> Retention:
+        """How long files are kept."""
+        return Retention(self.keep_days, self.keep_per_owner, self.expiry_notice_hours)
 
     @property
     def broker_url(self) -> str:

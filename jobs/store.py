@@ -28,6 +28,7 @@ from jobs.moves import move, tell
 from jobs.queue import Place, places
 from jobs.records import Artifact, Attempt, Batch, Evaluation, Event, Job
 from jobs.request import JobRequest
+from jobs.retention import bytes_of
 from jobs.schedule import AtClose
 from jobs.states import WISHES, JobState, Wish
 
@@ -74,7 +75,7 @@ class JobStore:
 
         Raises:
             UnknownDependencyError: the job to wait for does not exist, or will not succeed.
-            QuotaExceededError: the owner has too many jobs waiting.
+            QuotaExceededError: the owner has too many jobs waiting, or too much on the disk.
         """
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
             self._require_room(session, request.owner)
@@ -137,7 +138,12 @@ class JobStore:
         with Session(self._engine) as session:
             return places(session, self._fairness, queued)
 
+    def place(self, job_id: UUID) -> Place | None:
+        """Where a job stands in the queue, if it is queued."""
+        return self.places([self.show(job_id)]).get(job_id)
+
     def _require_room(self, session: Session, owner: str, jobs: int = 1) -> None:
+        _require_disk(session, owner, self._fairness.disk_per_owner)
         allowed = self._fairness.queued_per_owner
         if allowed is None:
             return
@@ -146,7 +152,8 @@ class JobStore:
         of_owner = (Job.owner == owner, Job.state == JobState.QUEUED)
         queued = session.scalar(select(func.count()).select_from(Job).where(*of_owner)) or 0
         if queued + jobs > allowed:
-            raise QuotaExceededError(owner, queued, allowed)
+            cure = "cancel some, or wait until some have run"
+            raise QuotaExceededError(owner, f"{queued} jobs that wait", allowed, cure)
 
     def list(
         self, *, limit: int, cursor: str | None = None, state: JobState | None = None
@@ -277,6 +284,16 @@ class JobStore:
 
 _SUBMITTING = 0x626F6E73
 """With an owner's hash, names the lock that submissions under a quota take in turn."""
+
+
+def _require_disk(session: Session, owner: str, allowed: int | None) -> None:
+    if allowed is None:
+        return
+    kept = select(bytes_of(Job.id)).where(Job.owner == owner, Job.expired_at.is_(None)).subquery()
+    used = int(session.scalar(select(func.coalesce(func.sum(kept.c[0]), 0))) or 0)
+    if used >= allowed:
+        cure = "unpin what is not needed and collect it (bonsai gc), or ask for a larger quota"
+        raise QuotaExceededError(owner, f"files of {used} bytes", allowed, cure)
 
 
 def _require_dependency(session: Session, after: UUID | None) -> None:

@@ -13,6 +13,7 @@ from jobs.attempts import AttemptStore
 from jobs.connections import connect
 from jobs.doorbell import TASK, broker_options
 from jobs.logs import configure_logs
+from jobs.retention import Collector
 from jobs.settings import Settings
 from jobs.workers import WorkerStore
 from worker.presence import Presence
@@ -46,9 +47,8 @@ def create_app(settings: Settings) -> Celery:
     engine = connect(settings, connections=4)
     attempts = AttemptStore(engine, settings.fairness)
     name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
-    supervisor = Supervisor(
-        settings, attempts, LocalArtifactStore(settings.artifacts_dir), name, stopping
-    )
+    files = LocalArtifactStore(settings.artifacts_dir)
+    supervisor = Supervisor(settings, attempts, files, name, stopping)
 
     runner = Runner(supervisor, bell, stopping, settings.sweep_seconds)
     presence = Presence(
@@ -62,7 +62,7 @@ def create_app(settings: Settings) -> Celery:
     def start(**_: Any) -> None:
         configure_logs(settings, name)
         runner.start()
-        Sweeper(settings, attempts, stopping).start()
+        Sweeper(settings, attempts, Collector(engine, files, settings.retention), stopping).start()
         presence.start()
 
     def stop(**_: Any) -> None:

@@ -12,6 +12,7 @@ from jobs.attempts import Claim
 from jobs.ledger import LedgerStore
 from jobs.patience import Patience
 from jobs.records import Round
+from worker.outcome import attempt_prefix
 
 
 class PostgresLedger:
@@ -98,7 +99,7 @@ class PostgresLedger:
         """Store arrays under this attempt's own prefix; another attempt never touches them."""
         path = self._scratch / f"{name}.safetensors"
         save_file({key: value.contiguous().cpu() for key, value in tensors.items()}, path)
-        prefix = f"jobs/{self._claim.job_id}/attempts/{self._claim.fencing_token}"
+        prefix = attempt_prefix(self._claim)
         stored = self._files.put(f"{prefix}/round-{number:03d}/{name}.safetensors", path)
         path.unlink()
         return stored

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from jobs.artifacts import StoredFile
+from jobs.artifacts import StoredFile, files_prefix
 from jobs.attempts import Claim
 
 
@@ -47,4 +47,9 @@ class Outcome(BaseModel):
 
 def result_prefix(claim: Claim) -> str:
     """Folder of the artifact store for the result of one attempt, and of no other."""
-    return f"jobs/{claim.job_id}/attempts/{claim.fencing_token}/result"
+    return f"{attempt_prefix(claim)}/result"
+
+
+def attempt_prefix(claim: Claim) -> str:
+    """Folder of what one attempt stores, and no other."""
+    return f"{files_prefix(claim.job_id)}/attempts/{claim.fencing_token}"

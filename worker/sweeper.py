@@ -1,26 +1,37 @@
-"""The sweeper: takes back what dead workers held, and fails what will not run.
+"""The sweeper: takes back what dead workers held, fails what will not run, removes what expires.
 
 Every worker runs one in a thread of its own. Any number may sweep at once: the rows are locked.
 """
 
+import math
 import threading
+import time
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.attempts import AttemptStore
+from jobs.retention import Collector
 from jobs.settings import Settings
 
 _log = structlog.get_logger(__name__)
+
+_SECONDS_BETWEEN_COLLECTIONS = 3600
 
 
 class Sweeper(threading.Thread):
     """Sweeps until `stopping` is set."""
 
     def __init__(
-        self, settings: Settings, attempts: AttemptStore, stopping: threading.Event
+        self,
+        settings: Settings,
+        attempts: AttemptStore,
+        kept: Collector,
+        stopping: threading.Event,
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
+        self._kept = kept
+        self._collected = -math.inf
         self._seconds = settings.sweep_seconds
         self._attempts = attempts
         self._stopping = stopping
@@ -41,3 +52,8 @@ class Sweeper(threading.Thread):
             _log.warning("lease_expired", job_id=str(job_id))
         for job_id in self._attempts.fail_hopeless():
             _log.warning("job_failed", job_id=str(job_id))
+        if time.monotonic() - self._collected >= _SECONDS_BETWEEN_COLLECTIONS:
+            self._collected = time.monotonic()
+            for expiry in self._kept.collect():
+                if expiry.is_due:
+                    _log.info("expired", job_id=str(expiry.job_id), size_bytes=expiry.size_bytes)

@@ -87,7 +87,9 @@ def download(
     try:
         path = artifacts.path(artifact.key)
     except FileNotFoundError as error:
-        detail = f"{name} was published, but its file is gone; prune again, or restore a backup"
+        expired = store.show(job_id).expired_at
+        why = f"has expired ({expired:%Y-%m-%d %H:%M} UTC)" if expired else "is gone"
+        detail = f"{name} was published, but its file {why}; prune again, or restore a backup"
         raise ProblemError(ARTIFACT_GONE, detail) from error
     digest = base64.b64encode(bytes.fromhex(artifact.sha256)).decode()
     return ArtifactResponse(

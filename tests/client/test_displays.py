@@ -11,7 +11,8 @@ from bonsai_core.events import MaskEvaluated, ModelLoaded, RoundFinished, RoundS
 from client import Job, Progress
 from client.progress import describe, job_display
 from client.prune_display import PruneDisplay
-from client.tables import duration, how_far
+from client.responses import Expiries
+from client.tables import duration, expiries_table, how_far
 
 RUNNING = {
     "stage": "pruning",
@@ -24,6 +25,9 @@ RUNNING = {
     "perplexity": 18.25,
     "seconds_left": 3725,
 }
+
+
+NOON = "2026-11-25T12:00:00Z"
 
 
 def a_job(state: str, **progress: Any) -> Job:
@@ -72,6 +76,21 @@ def test_a_round_without_trials_shows_none() -> None:
     assert how_far(job) == "round 2/6, trial 30/200"
     assert how_far(a_job("running", rounds=6, round=2)) == "round 2/6"
     assert how_far(a_job("succeeded", **RUNNING)) == "round 2/6"
+
+
+def test_what_expires_is_shown_with_when_it_goes() -> None:
+    console, written = a_terminal()
+    item = {"job_id": "12345678-9", "finished_at": NOON, "why": "age", "size_bytes": 2_500_000}
+    items = [
+        {**item, "is_due": False},
+        {**item, "due_at": NOON, "is_due": False},
+        {**item, "due_at": NOON, "is_due": True, "name": "smol"},
+    ]
+    console.print(expiries_table(Expiries.model_validate({"items": items, "size_bytes": 1})))
+    lines = [line.split() for line in written.getvalue().splitlines() if "12345678" in line]
+    assert [line[-2:] for line in lines[::2]] == [["now", "2.5"], ["now", "2.5"]]
+    assert lines[1][-1] == "2.5"
+    assert lines[1][-3].count("-") == 2
 
 
 def test_a_prune_shows_its_rounds_and_trials() -> None:
