@@ -16,6 +16,9 @@ from bonsai_core.events import GoOn, regardless
 from bonsai_core.portions import sequences_at_once
 from bonsai_core.shelf import Shelf
 
+OPENING_WEIGHT = 8.0
+"""A sequence has one first token among hundreds, and all of them depend on it."""
+
 
 class Enough(Exception):  # noqa: N818 - no error: a hook has heard all that it wanted
     """What a hook may raise to end the forward pass of a `visit`."""
@@ -30,7 +33,7 @@ class Blocks:
         sequences: [N, S] int64 token ids on the backbone's device.
         shelf: where the states are put aside; None: they stay on the device.
         openings: [F] int64: tokens that are run too, each as a sequence of its own. All together
-            they weigh as much as one token of each sequence.
+            they weigh as much as `OPENING_WEIGHT` tokens of each sequence.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class Blocks:
         self._weight_of_opening = 0.0
         if openings is not None and len(openings):
             self._parts |= _parts(openings[:, None], self._openings)
-            self._weight_of_opening = len(sequences) / len(openings)
+            self._weight_of_opening = OPENING_WEIGHT * len(sequences) / len(openings)
         self._states: dict[int, Tensor | None] = {}
         self._at = 0
         self.running = 0

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bonsai_core import portions
-from bonsai_core.blocks import Blocks, Enough
+from bonsai_core.blocks import OPENING_WEIGHT, Blocks, Enough
 from bonsai_core.config import ModelSource
 from bonsai_core.errors import Stopped
 from bonsai_core.models import LoadedModel, load
@@ -64,7 +64,9 @@ def test_an_opening_is_what_the_first_token_of_a_sequence_is(loaded: LoadedModel
     blocks = Blocks(backbone, layers, SEQUENCES, None, SEQUENCES[:, 0])
     blocks.run(LAYERS - 1)
     sequences, openings = blocks.parts[:3], blocks.parts[3:]
-    assert [blocks.weight(first) for first in (*sequences, *openings)] == [1.0] * 4
+    assert [blocks.weight(first) for first in (*sequences, *openings)] == [1.0] * 3 + [
+        OPENING_WEIGHT
+    ]
     states = torch.cat([require(blocks.states(first)) for first in sequences])
     alone = torch.cat([require(blocks.states(first)) for first in openings])
     assert alone.shape == (6, 1, states.shape[-1])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bonsai_core import portions
-from bonsai_core.blocks import Blocks
+from bonsai_core.blocks import OPENING_WEIGHT, Blocks
 from bonsai_core.config import ModelSource
 from bonsai_core.correction import Streams, correct
 from bonsai_core.errors import Stopped
@@ -162,9 +162,9 @@ def test_a_gate_is_the_least_squares_answer_for_what_its_stream_lacks(
     lack = states_at(dense, layer + stream, openings) - states_at(now, layer + stream, openings)
     old = dense.get_submodule(layer + output).weight.double()
     kept = ~case.gone[gate]
-    # Openings weigh as much as one token of each sequence, all together.
+    # All openings together weigh as much as so many tokens of each sequence.
     weights = torch.ones(len(lack), 1, dtype=torch.float64)
-    weights[SEQUENCES.numel() :] = len(SEQUENCES) / len(OPENINGS)
+    weights[SEQUENCES.numel() :] = OPENING_WEIGHT * len(SEQUENCES) / len(OPENINGS)
     wanted = weights.sqrt() * (states_at(dense, layer + output, openings) @ old.T + lack)
     inputs = weights.sqrt() * states_at(now, layer + output, openings)[:, kept]
     ridge = DAMPING * inputs.square().sum(0).mean()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bonsai_core import portions, second_moments
-from bonsai_core.blocks import Blocks
+from bonsai_core.blocks import OPENING_WEIGHT, Blocks
 from bonsai_core.config import ModelSource
 from bonsai_core.errors import BrokenNumericsError, Stopped
 from bonsai_core.events import GoOn, regardless
@@ -72,7 +72,7 @@ def test_moments_are_the_mean_products_of_all_inputs(
         np.testing.assert_allclose(moments, inputs.T @ inputs / len(inputs), rtol=1e-3, atol=1e-5)
 
 
-def test_openings_weigh_as_much_as_one_token_of_each_sequence(
+def test_openings_weigh_as_much_as_some_tokens_of_each_sequence(
     loaded: LoadedModel, gates: list[Gate], tmp_path: Path
 ) -> None:
     openings = torch.randint(0, 256, (900,), generator=torch.Generator().manual_seed(1))
@@ -81,8 +81,8 @@ def test_openings_weigh_as_much_as_one_token_of_each_sequence(
     found = gather(Blocks(backbone, layers, SEQUENCES, None, openings), gates, tmp_path)
     for gate in gates:
         many, few = inputs_of(loaded, gate), inputs_of(loaded, gate, openings[:, None])
-        weight = len(SEQUENCES) / len(openings)
-        expected = (many.T @ many + weight * few.T @ few) / (len(many) + len(SEQUENCES))
+        weight = OPENING_WEIGHT * len(SEQUENCES) / len(openings)
+        expected = (many.T @ many + weight * few.T @ few) / (len(many) + weight * len(few))
         np.testing.assert_allclose(found.of(gate), expected, rtol=1e-3, atol=1e-5)
 
 
