@@ -15,10 +15,10 @@ from api.openapi import DocumentedAPI
 from api.request_log import RequestLog
 from api.routes import artifacts, batches, health, jobs, retention, workers
 from jobs.artifacts import LocalArtifactStore
+from jobs.collector import Collector
 from jobs.connections import connect
 from jobs.doorbell import Doorbell
 from jobs.logs import configure_logs
-from jobs.retention import Collector
 from jobs.settings import Settings
 from jobs.store import JobStore
 from jobs.workers import WorkerStore

@@ -6,8 +6,8 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from jobs.artifacts import ArtifactStore
+from jobs.collector import Collector
 from jobs.doorbell import Doorbell
-from jobs.retention import Collector
 from jobs.store import JobStore
 from jobs.workers import WorkerStore
 

@@ -9,10 +9,10 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from jobs import records, store
+from jobs.collector import Expiry, Why
 from jobs.progress import Progress
 from jobs.queue import Place
 from jobs.request import JobRequest
-from jobs.retention import Expiry, Why
 from jobs.schedule import WaitingReason
 from jobs.states import JobState
 from jobs.workers import Presence, WorkerAccount

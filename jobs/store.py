@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from jobs.batch import BatchRequest
+from jobs.collector import bytes_of
 from jobs.cursors import cursor_of, event_place, job_place
 from jobs.errors import (
     ArtifactNotFoundError,
@@ -28,7 +29,6 @@ from jobs.moves import move, tell
 from jobs.queue import Place, places
 from jobs.records import Artifact, Attempt, Batch, Evaluation, Event, Job
 from jobs.request import JobRequest
-from jobs.retention import bytes_of
 from jobs.schedule import AtClose
 from jobs.states import WISHES, JobState, Wish
 

@@ -10,10 +10,10 @@ from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 
 from jobs.artifacts import LocalArtifactStore
 from jobs.attempts import AttemptStore
+from jobs.collector import Collector
 from jobs.connections import connect
 from jobs.doorbell import TASK, broker_options
 from jobs.logs import configure_logs
-from jobs.retention import Collector
 from jobs.settings import Settings
 from jobs.workers import WorkerStore
 from worker.presence import Presence

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.attempts import AttemptStore
-from jobs.retention import Collector
+from jobs.collector import Collector
 from jobs.settings import Settings
 
 _log = structlog.get_logger(__name__)

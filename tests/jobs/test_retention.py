@@ -11,12 +11,13 @@ from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 
 from jobs.artifacts import LocalArtifactStore, files_prefix
+from jobs.collector import Collector, Why
 from jobs.errors import JobNotFoundError, QuotaExceededError
 from jobs.fairness import Fairness
 from jobs.ledger import LedgerStore
 from jobs.records import Evaluation, Job, Round
 from jobs.request import JobRequest
-from jobs.retention import Collector, Retention, Why
+from jobs.retention import Retention
 from jobs.settings import Settings
 from jobs.store import JobStore
 from tests.fake_worker import FakeWorker
