@@ -40,12 +40,10 @@ def test_a_submitted_job_is_answered_whole(client: TestClient, body: dict[str, A
     path = f"/v1/jobs/{job['id']}"
     assert response.headers["location"] == path
     assert client.get(path).json() == job
+    wishes = ("pause", "resume", "cancel", "retry", "pin", "unpin")
     assert job["links"] == {
         "self": path,
-        **{
-            name: f"{path}/{name}"
-            for name in ("events", "attempts", "artifacts", "pause", "resume", "cancel", "retry")
-        },
+        **{name: f"{path}/{name}" for name in ("events", "attempts", "artifacts", *wishes)},
     }
     assert (job["name"], job["labels"], job["state"]) == ("small", {"team": "search"}, "queued")
     assert (job["started_at"], job["finished_at"], job["attempts"]) == (None, None, 0)
@@ -58,6 +56,7 @@ def test_a_submitted_job_is_answered_whole(client: TestClient, body: dict[str, A
     assert set(job) == {
         *("id", "name", "labels", "state", "created_at", "started_at", "finished_at"),
         *("owner", "position", "waiting_reason", "batch_id", "retry_of", "attempts"),
+        *("pinned", "expires_at", "expired_at"),
         *("request", "progress", "error", "result", "links"),
     }
 
