@@ -175,20 +175,23 @@ class AttemptStore:
     ) -> JobState:
         """Let go of a job whose child ended as it should not, or fail it; the state it came to.
 
-        Crashes count in a row; a mask that the attempt has evaluated starts the count again.
+        Crashes count in a row; a mask evaluated since the last of them starts the count again.
 
         Raises:
             LeaseLostError: the token is old.
         """
         with Session(self._engine) as session, session.begin():
             state = require_held(session, claim.job_id, claim.fencing_token)
+            # By whichever attempt since the last crash: one that was drained in between counts too.
+            last_crash = (
+                select(func.coalesce(func.max(Attempt.fencing_token), 0))
+                .where(Attempt.job_id == claim.job_id, Attempt.outcome.in_(list(map(str, Crash))))
+                .scalar_subquery()
+            )
             progressed = session.scalar(
                 select(func.count())
                 .select_from(Evaluation)
-                .where(
-                    Evaluation.job_id == claim.job_id,
-                    Evaluation.fencing_token == claim.fencing_token,
-                )
+                .where(Evaluation.job_id == claim.job_id, Evaluation.fencing_token > last_crash)
             )
             crashes = 1 if progressed else session.get_one(Job, claim.job_id).crashes + 1
             data = {"crashes": crashes, **detail}

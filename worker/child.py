@@ -20,7 +20,7 @@ from bonsai_core.pruner import PruneResult, prune
 from jobs.artifacts import ArtifactStore, LocalArtifactStore
 from jobs.attempts import AttemptStore, Claim
 from jobs.connections import connect
-from jobs.errors import LeaseLostError
+from jobs.errors import DATABASE_UNREACHABLE, LeaseLostError
 from jobs.ledger import LedgerStore
 from jobs.logs import configure_logs
 from jobs.patience import Patience
@@ -77,7 +77,8 @@ def main(folder: Path, parent: int) -> Exit:
         outcome = Outcome(error=_problem(error))
     except Stopped:
         return Exit.STOPPED
-    except LeaseLostError:
+    except (LeaseLostError, *DATABASE_UNREACHABLE):
+        # Without the database the lease runs out, and somebody else goes on; no fault of the job.
         return Exit.LEASE_LOST
     except Exception as error:
         if not no_room(error):

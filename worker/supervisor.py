@@ -75,6 +75,7 @@ class Supervisor:
             ending = self._watch(lease, child)
             if child.exit_code == Exit.LEASE_LOST:
                 raise LeaseLostError(claim.job_id, claim.fencing_token)
+            _log.info("attempt_ended", exit_code=child.exit_code, ending=ending)
             crash = _crash(child, ending, host_memory.kills() > kills)
             self._end(claim, lambda: self._settle(claim, child, ending, crash, lease))
         except LeaseLostError:
@@ -131,7 +132,6 @@ class Supervisor:
     ) -> None:
         outcome = child.outcome()
         code = child.exit_code
-        _log.info("attempt_ended", exit_code=code, ending=ending)
         if code == Exit.SUCCEEDED and outcome.result is not None:
             state = self._attempts.succeed(claim, outcome.result, _artifacts(claim, outcome))
             if state is not JobState.SUCCEEDED:
@@ -146,8 +146,8 @@ class Supervisor:
             self._attempts.release(claim, str(ending))
         else:
             detail = {"exit_code": code, "log_tail": child.log_tail()}
-            _log.error("attempt_crashed", crash=crash, **detail)
             self._attempts.crashed(claim, detail, self._settings.crash_limits, crash)
+            _log.error("attempt_crashed", crash=crash, **detail)
 
 
 def _crash(child: ChildProcess, ending: Ending | None, killed: bool) -> Crash:

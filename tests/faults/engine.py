@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from jobs.artifacts import LocalArtifactStore, StoredFile
 from jobs.attempts import AttemptStore, Claim
 from jobs.connections import connect
-from jobs.errors import LeaseLostError
+from jobs.errors import DATABASE_UNREACHABLE, LeaseLostError
 from jobs.ledger import LedgerStore
 from jobs.patience import Patience
 from jobs.settings import Settings
@@ -137,7 +137,7 @@ def main(folder: Path, parent: int) -> Exit:
     claim = TypeAdapter(Claim).validate_json(sys.stdin.read())
     try:
         return Engine(claim, folder, Settings()).run()
-    except LeaseLostError:
+    except (LeaseLostError, *DATABASE_UNREACHABLE):
         return Exit.LEASE_LOST
     except Exception as error:
         if not no_room(error):

@@ -55,6 +55,23 @@ def test_f13_a_worker_is_cut_off_for_longer_than_its_lease(
     assert night.service.store.show(job_id).crashes == 0
 
 
+def test_f13_a_child_that_cannot_write_is_not_charged_to_its_job(
+    night: Night, database: Proxy, settings: Settings
+) -> None:
+    """Longer than the child is patient, and again: as often as a poisoned job may crash."""
+    night.start_worker(database_url=through(database, settings))
+    job_id = night.submit()
+    for attempt in range(1, 4):
+        night.service.wait(job_id, lambda job, number=attempt: job.attempts >= number)
+        night.service.wait(job_id, lambda job: job.fencing_token is not None)
+        database.cut()
+        time.sleep(3)
+        database.mend()
+    night.succeed()
+    assert "crashed" not in outcomes(night, job_id)
+    assert night.service.store.show(job_id).crashes == 0
+
+
 @pytest.mark.parametrize(
     ("words", "masks"),
     [

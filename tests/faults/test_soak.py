@@ -180,11 +180,16 @@ class Soak:
 
 
 def ended_for_a_reason(night: Night, soak: Soak, job_id: UUID) -> bool:
-    """Success, or a cancel that was wished, or crashes enough in a row."""
+    """Success, or a cancel that was wished, or crashes enough with no mask between them."""
     job = night.service.store.show(job_id)
     if job.state == JobState.FAILED:
-        ends = [found.attempt.outcome for found in night.service.store.attempts(job_id)]
-        return set(ends[-ENOUGH_CRASHES:-1]) <= set(map(str, Crash)) and job.crashes >= 3
+        attempts = night.service.store.attempts(job_id)
+        ends = {*map(str, Crash), "failed"}
+        first, *others = [found for found in attempts if found.attempt.outcome in ends][
+            -ENOUGH_CRASHES:
+        ]
+        since = [found for found in attempts if found.attempt.number > first.attempt.number]
+        return len(others) == ENOUGH_CRASHES - 1 and not any(a.masks_evaluated for a in since)
     if job.state == JobState.CANCELLED:
         return soak.wished[job_id] is Wish.CANCEL
     return job.state == JobState.SUCCEEDED

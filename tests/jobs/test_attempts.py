@@ -318,6 +318,21 @@ def test_an_attempt_keeps_why_it_ended(
     assert all(row.ended_at is not None for row in rows)
 
 
+def test_a_mask_of_an_attempt_that_did_not_crash_starts_the_count_again_too(
+    store: JobStore, attempts: AttemptStore, engine: Engine, submit: Callable[[], UUID]
+) -> None:
+    job_id = submit()
+    for _ in range(2):
+        assert attempts.crashed(claimed(attempts), {}, AT_ONCE) is JobState.QUEUED
+    drained = claimed(attempts)
+    ledger = LedgerStore(engine, job_id, drained.fencing_token)
+    ledger.begin_round(1, StoredFile("k", 1, "0"))
+    ledger.record(1, 0, -1.0, 0.1)
+    attempts.release(drained, "drained")
+    assert attempts.crashed(claimed(attempts), {}, AT_ONCE) is JobState.QUEUED
+    assert store.show(job_id).crashes == 1
+
+
 def test_a_job_waits_longer_after_each_crash(
     store: JobStore, attempts: AttemptStore, submit: Callable[[], UUID]
 ) -> None:
