@@ -117,9 +117,8 @@ def _outputs(gates: Sequence[Gate], streams: Streams) -> Iterator[None]:
     """While open, what comes out of each gate's projection goes to the shelf, part by part."""
 
     def keeping(gate: Gate) -> Callable[..., None]:
-        parts = iter(streams.before.parts)
         return lambda _module, _inputs, output: streams.shelf.put(
-            f"{gate.name}.{next(parts)}", output.flatten(0, -2)
+            f"{gate.name}.{streams.before.running}", output.flatten(0, -2)
         )
 
     handles = [gate.output.register_forward_hook(keeping(gate)) for gate in gates]
@@ -135,11 +134,10 @@ class _Lack:
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
-        self._parts = iter(streams.after.parts)
 
     def begin(self, _layer: Any, _inputs: Any) -> None:
         """A part enters the layer."""
-        self.part = next(self._parts)
+        self.part = self._streams.after.running
         # Nothing is lost before the first layer.
         nothing = torch.zeros((), device=self._streams.after.device)
         at_first = self._streams.after.at == 0

@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -456,9 +455,14 @@ class _Run:
         shelf = Shelf(self.scratch / folder, self.loaded.device)
         return self._blocks(self.batch.listened, shelf, self.batch.openings)
 
-    def _blocks(self, sequences: torch.Tensor, *kept: Any) -> Blocks:
+    def _blocks(
+        self,
+        sequences: torch.Tensor,
+        shelf: Shelf | None = None,
+        openings: torch.Tensor | None = None,
+    ) -> Blocks:
         layers = self.loaded.model.get_submodule(self.loaded.family.layers)
-        return Blocks(self._backbone(), layers, sequences, *kept)
+        return Blocks(self._backbone(), layers, sequences, shelf, openings)
 
     def _backbone(self) -> torch.nn.Module:
         return self.loaded.model.get_submodule(self.loaded.family.backbone)

@@ -27,7 +27,6 @@ from sqlalchemy import cast as cast_to
 from sqlalchemy.orm import Session, aliased
 
 from jobs.artifacts import ArtifactStore, files_prefix
-from jobs.errors import JobNotFoundError
 from jobs.moves import tell
 from jobs.records import Artifact, Evaluation, Job, Round
 from jobs.retention import Retention
@@ -84,20 +83,6 @@ class Collector:
                 self._announce(expiry)
         return found
 
-    def pin(self, job_id: UUID, *, pinned: bool) -> Job:
-        """Keep a job whatever its age, or no longer; JobNotFoundError when there is none."""
-        with Session(self._engine, expire_on_commit=False) as session, session.begin():
-            job = session.get(Job, job_id, with_for_update=True)
-            if job is None:
-                raise JobNotFoundError(job_id)
-            if job.pinned is not pinned:
-                # Another notice is given if it is unpinned.
-                job.pinned, job.expires_at = pinned, None
-                session.flush()
-                tell(session, job_id, "pinned" if pinned else "unpinned", {})
-            session.refresh(job)
-        return job
-
     def _announce(self, expiry: Expiry) -> None:
         with Session(self._engine) as session, session.begin():
             job = self._still(session, expiry)
@@ -123,9 +108,13 @@ class Collector:
             tell(session, job.id, "expired", {"size_bytes": expiry.size_bytes, "why": expiry.why})
 
     def _still(self, session: Session, expiry: Expiry) -> Job | None:
-        """The job, locked; None where somebody has pinned or removed it since."""
+        """The job, locked; None where it is not as it was: pinned, retried, announced or gone."""
         job = session.get_one(Job, expiry.job_id, with_for_update=True)
-        return None if job.pinned or job.expired_at is not None else job
+        due = self._query().subquery()
+        again = select(due.c.job_id).where(
+            due.c.job_id == job.id, due.c.due_at.is_not_distinct_from(expiry.due_at)
+        )
+        return job if session.scalar(again) else None
 
     def _query(self) -> Any:
         rank = func.row_number().over(partition_by=Job.owner, order_by=Job.finished_at.desc())

@@ -138,10 +138,6 @@ class JobStore:
         with Session(self._engine) as session:
             return places(session, self._fairness, queued)
 
-    def place(self, job_id: UUID) -> Place | None:
-        """Where a job stands in the queue, if it is queued."""
-        return self.places([self.show(job_id)]).get(job_id)
-
     def _require_room(self, session: Session, owner: str, jobs: int = 1) -> None:
         _require_disk(session, owner, self._fairness.disk_per_owner)
         allowed = self._fairness.queued_per_owner
@@ -214,6 +210,22 @@ class JobStore:
                 tell(session, job_id, "retried", {"job": str(again.id)})
             session.refresh(again)
         return again
+
+    def pin(self, job_id: UUID, *, pinned: bool) -> Job:
+        """Keep the files of a job whatever its age, or no longer; a second call changes nothing.
+
+        Raises:
+            JobNotFoundError: there is no such job.
+        """
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            job = _existing(session, job_id, lock=True)
+            if job.pinned is not pinned:
+                # Another notice is given if it is unpinned.
+                job.pinned, job.expires_at = pinned, None
+                session.flush()
+                tell(session, job_id, "pinned" if pinned else "unpinned", {})
+            session.refresh(job)
+        return job
 
     def events(self, job_id: UUID, *, limit: int, cursor: str | None = None) -> EventPage:
         """Up to `limit` events of a job after `cursor`, oldest first.

@@ -1,13 +1,14 @@
 """Which workers there are: each says so from time to time, and hears whether it is to leave."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Engine, delete, func, literal, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import Session
 
 from jobs.errors import WorkerNotFoundError
@@ -44,29 +45,16 @@ class WorkerStore:
 
     def arrive(self, name: str, device: str, seconds: float) -> None:
         """A worker has started; it counts as lost when it has been silent for so many seconds."""
-        row = insert(Worker).values(name=name, device=device, lost_at=_from_now(seconds))
-        values = {
-            "device": row.excluded.device,
-            "started_at": func.now(),
-            "seen_at": func.now(),
-            "lost_at": row.excluded.lost_at,
-            "draining": False,
-        }
+        forgotten = delete(Worker).where(Worker.lost_at < func.now() - FORGOTTEN_AFTER)
         with Session(self._engine) as session, session.begin():
-            session.execute(row.on_conflict_do_update(index_elements=["name"], set_=values))
-            forgotten = Worker.lost_at < func.now() - FORGOTTEN_AFTER
-            session.execute(delete(Worker).where(forgotten))
+            session.execute(forgotten)
+            anew = {"started_at": func.now(), "draining": False}
+            session.execute(_seen(name, device, seconds, anew))
 
-    def beat(self, name: str, seconds: float) -> bool:
-        """The worker is still there; whether it is to leave."""
-        query = (
-            update(Worker)
-            .where(Worker.name == name)
-            .values(seen_at=func.now(), lost_at=_from_now(seconds))
-            .returning(Worker.draining)
-        )
+    def beat(self, name: str, device: str, seconds: float) -> bool:
+        """The worker is still there, also if it was forgotten; whether it is to leave."""
         with Session(self._engine) as session, session.begin():
-            return bool(session.scalar(query))
+            return bool(session.scalar(_seen(name, device, seconds, {}).returning(Worker.draining)))
 
     def leave(self, name: str) -> None:
         """The worker has stopped."""
@@ -103,6 +91,13 @@ class WorkerStore:
         with Session(self._engine) as session:
             rows = session.execute(query).all()
         return [WorkerAccount(row, _presence(row, lost, job), job) for row, lost, job in rows]
+
+
+def _seen(name: str, device: str, seconds: float, changes: Mapping[str, Any]) -> Insert:
+    """A worker's row as of now; one that is there gets the changes too."""
+    row = insert(Worker).values(name=name, device=device, lost_at=_from_now(seconds))
+    now = {"device": device, "seen_at": func.now(), "lost_at": row.excluded.lost_at}
+    return row.on_conflict_do_update(index_elements=["name"], set_={**now, **changes})
 
 
 def _presence(worker: Worker, lost: bool, job_id: UUID | None) -> Presence:

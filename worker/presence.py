@@ -35,24 +35,24 @@ class Presence(threading.Thread):
         self._stopping = stopping
 
     def run(self) -> None:
-        """The database being away is waited out."""
-        arrived = False
-        while not self._stopping.wait(self._seconds if arrived else 0):
+        """Say so at once, then at every interval; the database being away is waited out."""
+        say = self._arrive
+        while True:
             try:
-                arrived = self._beat() if arrived else self._arrive()
+                say()
+                say = self._beat
             except SQLAlchemyError as error:
                 _log.warning("beat_failed", error=str(error))
-                self._stopping.wait(self._seconds)
+            if self._stopping.wait(self._seconds):
+                return
 
-    def _arrive(self) -> bool:
+    def _arrive(self) -> None:
         self._workers.arrive(self._worker, self._device, self._seconds * _BEATS_MISSED)
-        return True
 
-    def _beat(self) -> bool:
-        if self._workers.beat(self._worker, self._seconds * _BEATS_MISSED):
+    def _beat(self) -> None:
+        if self._workers.beat(self._worker, self._device, self._seconds * _BEATS_MISSED):
             _log.info("drained")
             os.kill(os.getpid(), signal.SIGTERM)
-        return True
 
     def leave(self) -> None:
         """The last word, when the job has been given back."""

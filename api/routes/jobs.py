@@ -106,7 +106,7 @@ def submit(
     # After the response: a broker that is down makes the ringing slow.
     afterwards.add_task(doorbell.ring, job.id)
     response.headers["Location"] = job_path(job.id)
-    return _shown(job, store)
+    return shown(job, store)
 
 
 @router.get("", operation_id="list_jobs", responses=problems(422, 503))
@@ -124,14 +124,14 @@ def list_jobs(
 @router.get("/{job_id}", operation_id="show_job", responses=problems(404, 422, 503))
 def show(job_id: UUID, store: Store) -> Job:
     """One job: what was asked, how far it is, what came of it."""
-    return _shown(store.show(job_id), store)
+    return shown(store.show(job_id), store)
 
 
 @router.post("/{job_id}/pause", operation_id="pause_job", responses=problems(404, 409, 422, 503))
 def pause(job_id: UUID, store: Store) -> Job:
     """Pause a job: a queued one at once, a running one after the forward pass in flight, which
     frees its device. All that was evaluated is kept. Doing it twice changes nothing."""
-    return _shown(store.ask(job_id, Wish.PAUSE), store)
+    return shown(store.ask(job_id, Wish.PAUSE), store)
 
 
 @router.post("/{job_id}/resume", operation_id="resume_job", responses=problems(404, 409, 422, 503))
@@ -139,14 +139,14 @@ def resume(job_id: UUID, store: Store, afterwards: BackgroundTasks, doorbell: Be
     """Let a paused job go on, from what it has evaluated. Doing it twice changes nothing."""
     job = store.ask(job_id, Wish.RESUME)
     afterwards.add_task(doorbell.ring, job.id)
-    return _shown(job, store)
+    return shown(job, store)
 
 
 @router.post("/{job_id}/cancel", operation_id="cancel_job", responses=problems(404, 409, 422, 503))
 def cancel(job_id: UUID, store: Store) -> Job:
     """Cancel a job: a queued or paused one at once, a running one after the forward pass in flight.
     Doing it twice changes nothing; a job that has succeeded or failed cannot be cancelled."""
-    return _shown(store.ask(job_id, Wish.CANCEL), store)
+    return shown(store.ask(job_id, Wish.CANCEL), store)
 
 
 @router.post(
@@ -163,10 +163,11 @@ def retry(
     job = store.retry(job_id)
     afterwards.add_task(doorbell.ring, job.id)
     response.headers["Location"] = job_path(job.id)
-    return _shown(job, store)
+    return shown(job, store)
 
 
-def _shown(job: records.Job, store: JobStore) -> Job:
+def shown(job: records.Job, store: JobStore) -> Job:
+    """A job with its place in the queue."""
     return Job.of(job, store.places([job]).get(job.id))
 
 

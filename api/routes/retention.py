@@ -7,21 +7,22 @@ from fastapi import APIRouter, Query
 
 from api.dependencies import Kept, Store
 from api.openapi import problems
+from api.routes.jobs import shown
 from api.schemas import Expiries, Job
 
 router = APIRouter(prefix="/v1", tags=["retention"])
 
 
 @router.post("/jobs/{job_id}/pin", operation_id="pin_job", responses=problems(404, 422, 503))
-def pin(job_id: UUID, store: Store, kept: Kept) -> Job:
+def pin(job_id: UUID, store: Store) -> Job:
     """Keep the files of a job whatever its age. Doing it twice changes nothing."""
-    return Job.of(kept.pin(job_id, pinned=True), store.place(job_id))
+    return shown(store.pin(job_id, pinned=True), store)
 
 
 @router.post("/jobs/{job_id}/unpin", operation_id="unpin_job", responses=problems(404, 422, 503))
-def unpin(job_id: UUID, store: Store, kept: Kept) -> Job:
+def unpin(job_id: UUID, store: Store) -> Job:
     """Let the files of a job expire as others do. Doing it twice changes nothing."""
-    return Job.of(kept.pin(job_id, pinned=False), store.place(job_id))
+    return shown(store.pin(job_id, pinned=False), store)
 
 
 @router.post("/gc", operation_id="collect_garbage", responses=problems(422, 503))

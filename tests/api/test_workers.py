@@ -31,7 +31,7 @@ def test_a_worker_is_told_to_leave(client: TestClient, workers: WorkerStore) -> 
     for _ in range(2):
         response = client.post("/v1/workers/gpu%20server:0/drain")
         assert (response.status_code, response.json()["presence"]) == (200, "draining")
-    assert workers.beat("gpu server:0", 60)
+    assert workers.beat("gpu server:0", "cuda", 60)
 
 
 def test_a_worker_that_is_not_there_is_a_problem(client: TestClient) -> None:

@@ -32,7 +32,7 @@ def test_workers_are_listed(bonsai: Bonsai, workers: WorkerStore) -> None:
 def test_a_worker_is_told_to_leave(bonsai: Bonsai, client: Client, workers: WorkerStore) -> None:
     assert bonsai("worker", "drain", "night-1").exit_code == 0
     assert [worker.presence for worker in client.workers()] == ["draining"]
-    assert workers.beat("night-1", 60)
+    assert workers.beat("night-1", "cuda", 60)
 
 
 def test_a_worker_that_is_not_there_is_named(bonsai: Bonsai) -> None:

@@ -135,9 +135,9 @@ def test_a_pinned_job_is_kept_and_gets_another_notice_when_unpinned(
     collector.collect()
     change(engine, old, expires_at=NOW - timedelta(seconds=1))
     for _ in range(2):
-        assert collector.pin(old, pinned=True).pinned
+        assert store.pin(old, pinned=True).pinned
     assert collector.collect() == []
-    collector.pin(old, pinned=False)
+    store.pin(old, pinned=False)
     assert told(store, old)[-2:] == ["pinned", "unpinned"]
     (found,) = collector.due()
     assert (found.due_at, found.is_due) == (None, False)
@@ -156,9 +156,44 @@ def test_one_that_was_pinned_in_between_stays(
     change(engine, old, expires_at=NOW - timedelta(seconds=1))
     due = collector.due()
     monkeypatch.setattr(collector, "due", lambda: due)
-    collector.pin(old, pinned=True)
+    store.pin(old, pinned=True)
     collector.collect()
     assert stored(files, store, old)
+
+
+def test_one_that_was_unpinned_in_between_gets_another_notice_first(
+    engine: Engine,
+    files: LocalArtifactStore,
+    store: JobStore,
+    ended: Callable[..., UUID],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old = ended(8)
+    collector = Collector(engine, files, WEEK)
+    collector.collect()
+    change(engine, old, expires_at=NOW - timedelta(seconds=1))
+    due = collector.due()
+    monkeypatch.setattr(collector, "due", lambda: due)
+    store.pin(old, pinned=True)
+    store.pin(old, pinned=False)
+    collector.collect()
+    assert stored(files, store, old)
+
+
+def test_two_that_collect_at_once_announce_once(
+    engine: Engine,
+    files: LocalArtifactStore,
+    store: JobStore,
+    ended: Callable[..., UUID],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old = ended(8)
+    collector = Collector(engine, files, WEEK)
+    due = collector.due()
+    monkeypatch.setattr(collector, "due", lambda: due)
+    for _ in range(2):
+        collector.collect()
+    assert told(store, old).count("expiry_announced") == 1
 
 
 def test_files_that_a_retry_goes_on_from_are_kept_until_it_has_ended(
@@ -188,11 +223,9 @@ def test_what_was_interrupted_is_done_at_the_next_time(
     assert told(store, old)[-1] == "expired"
 
 
-def test_a_job_that_is_not_there_cannot_be_pinned(
-    engine: Engine, files: LocalArtifactStore
-) -> None:
+def test_a_job_that_is_not_there_cannot_be_pinned(store: JobStore) -> None:
     with pytest.raises(JobNotFoundError):
-        Collector(engine, files, WEEK).pin(UUID(int=0), pinned=True)
+        store.pin(UUID(int=0), pinned=True)
 
 
 def test_an_owner_whose_files_take_too_much_submits_no_more(

@@ -45,7 +45,7 @@ def test_a_silent_worker_is_lost_until_it_is_heard_of(workers: WorkerStore) -> N
     workers.arrive("one", "cpu", 0.01)
     time.sleep(0.05)
     assert presences(workers) == {"one": Presence.LOST}
-    assert not workers.beat("one", 60)
+    assert not workers.beat("one", "cpu", 60)
     assert presences(workers) == {"one": Presence.IDLE}
 
 
@@ -53,10 +53,10 @@ def test_a_worker_hears_at_its_next_beat_that_it_is_to_leave(workers: WorkerStor
     workers.arrive("one", "cpu", 60)
     assert workers.drain("one").presence is Presence.DRAINING
     assert workers.drain("one").presence is Presence.DRAINING
-    assert workers.beat("one", 60)
+    assert workers.beat("one", "cpu", 60)
     # Started again, it stays.
     workers.arrive("one", "cpu", 60)
-    assert not workers.beat("one", 60)
+    assert not workers.beat("one", "cpu", 60)
 
 
 def test_a_worker_that_is_not_there_cannot_leave(workers: WorkerStore) -> None:
@@ -72,3 +72,10 @@ def test_those_lost_long_ago_are_forgotten(workers: WorkerStore, engine: Engine)
         session.execute(update(Worker).where(Worker.name == "old").values(lost_at=long_ago))
     workers.arrive("new", "cpu", 60)
     assert set(presences(workers)) == {"late", "new"}
+
+
+def test_one_that_was_forgotten_is_listed_again_when_it_is_heard_of(workers: WorkerStore) -> None:
+    workers.arrive("one", "cpu", 60)
+    workers.leave("one")
+    assert not workers.beat("one", "cpu", 60)
+    assert presences(workers) == {"one": Presence.IDLE}
