@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from jobs import records, store
 from jobs.collector import Expiry, Why
+from jobs.devices import DeviceKind
 from jobs.progress import Progress
 from jobs.queue import Place
 from jobs.request import JobRequest
@@ -357,6 +358,18 @@ class Worker(_Wire):
 
     name: str
     device: str
+    """What it is, for people."""
+
+    device_kind: DeviceKind
+    memory_bytes: int | None
+    """That jobs may take of the device; null: not known."""
+
+    free_bytes: int | None
+    """Of these, what nobody else held when it last looked for a job."""
+
+    compute_capability: str | None
+    """Of a CUDA device."""
+
     presence: Presence
     """`idle`; `busy` with a job; `draining`: told to leave; `lost`: not heard of for too long."""
 
@@ -374,6 +387,10 @@ class Worker(_Wire):
         return cls(
             name=row.name,
             device=row.device,
+            device_kind=DeviceKind(row.device_kind),
+            memory_bytes=row.memory_bytes,
+            free_bytes=row.free_bytes,
+            compute_capability=row.compute_capability,
             presence=account.presence,
             job_id=account.job_id,
             started_at=row.started_at,

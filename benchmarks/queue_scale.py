@@ -20,18 +20,23 @@ from sqlalchemy.orm import Session
 from benchmarks.report import RESULTS, Report, Table
 from client.embedded.stack import EmbeddedStack
 from jobs.attempts import AttemptStore
+from jobs.devices import Device, DeviceKind
 from jobs.fairness import Fairness
 from jobs.queue import next_jobs
 from jobs.store import JobStore
+from jobs.workers import WorkerStore
 from migrations import upgrade
 
 OWNERS = 50
 FAIRNESS = Fairness(running_per_owner=100)
+DEVICE = Device(DeviceKind.CUDA, "a GPU of 80 GiB", 80 * 2**30, 80 * 2**30)
+WORKERS = ("w", "x", "y", "z")
 
 JOBS = """
 INSERT INTO jobs (id, labels, request, state, attempts, crashes, progress, last_event, owner,
                   priority, window_finish, created_at, not_before, deadline, window_opens,
-                  window_closes, window_zone, window_days, finished_at)
+                  window_closes, window_zone, window_days, finished_at, memory_bytes,
+                  streamed_memory_bytes)
 SELECT gen_random_uuid(), '{}', CAST(:request AS jsonb), CAST(:state AS varchar), 0, 0, '{}', 1,
        'owner-' || n % :owners,
        n % 5, false, now() - n * interval '1 second',
@@ -40,7 +45,8 @@ SELECT gen_random_uuid(), '{}', CAST(:request AS jsonb), CAST(:state AS varchar)
        CASE WHEN n % 3 = 0 THEN time '22:00' END, CASE WHEN n % 3 = 0 THEN time '21:59' END,
        CASE WHEN n % 3 = 0 THEN 'Europe/Berlin' END,
        CASE WHEN n % 3 = 0 THEN ARRAY[1,2,3,4,5,6,7]::smallint[] END,
-       CASE WHEN CAST(:state AS varchar) = 'succeeded' THEN now() END
+       CASE WHEN CAST(:state AS varchar) = 'succeeded' THEN now() END,
+       CASE WHEN n % 13 = 0 THEN 160::bigint << 30 ELSE 40::bigint << 30 END, 16::bigint << 30
 FROM generate_series(1, :count) AS n
 """
 EVENTS = """
@@ -82,6 +88,8 @@ def _fill(engine: Engine, wish: argparse.Namespace) -> None:
         connection.execute(text(JOBS), common | {"state": "succeeded", "count": finished})
         connection.execute(text(EVENTS), {"each": wish.events_of_a_job})
         connection.execute(text(USAGES), {"owners": OWNERS})
+    for worker in WORKERS:
+        WorkerStore(engine).arrive(worker, DEVICE, 3600)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE"))
 
@@ -93,7 +101,7 @@ def _measured(engine: Engine, times: int) -> dict[str, list[float]]:
         some = session.scalars(text("SELECT id FROM jobs WHERE state = 'succeeded' LIMIT 1")).one()
 
     def claim() -> None:
-        claim = attempts.claim(worker="w", device="cpu", lease_seconds=600)
+        claim = attempts.claim(worker="w", device=DEVICE, lease_seconds=600)
         assert claim is not None
 
     def list_jobs() -> None:
@@ -122,7 +130,7 @@ def _seconds(call: Callable[[], Any]) -> float:
 
 def _plan(engine: Engine) -> str:
     """How the database finds the next job."""
-    query = next_jobs(FAIRNESS).limit(1)
+    query = next_jobs(FAIRNESS, DEVICE).limit(1)
     compiled = query.compile(engine, compile_kwargs={"render_postcompile": True})
     with engine.connect() as connection:
         raw = connection.connection.cursor()
@@ -133,8 +141,9 @@ def _plan(engine: Engine) -> str:
 def _report(wish: argparse.Namespace, found: dict[str, list[float]], plan: str) -> Report:
     words = [
         f"{wish.queued:,} queued jobs of {OWNERS} owners (five priorities; a seventh with "
-        f"not_before, a third with a window, an eleventh with a deadline), {wish.events:,} events; "
-        f"an embedded PostgreSQL that keeps what it has committed, {wish.times} calls of each, one "
+        "not_before, a third with a window, an eleventh with a deadline, a thirteenth too large "
+        f"for the device but for its layers), {wish.events:,} events, {len(WORKERS)} workers; an "
+        f"embedded PostgreSQL that keeps what it has committed, {wish.times} calls of each, one "
         "after another.",
         "The plan for the next job:",
         f"```\n{plan}\n```",

@@ -17,9 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from bonsai_core.errors import InsufficientMemoryError
-
-WEIGHTS_SHARE = 0.75
-"""Of a GPU's free memory; the rest is for activations, second moments and repairs."""
+from bonsai_core.footprint import WEIGHTS_SHARE
 
 
 class Streaming:

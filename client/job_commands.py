@@ -37,6 +37,8 @@ def submit(
     deadline: options.Deadline = None,
     after: options.After = None,
     window: options.WindowHours = None,
+    device_kind: options.DeviceKind = None,
+    memory: options.Memory = None,
     gguf_file: options.GgufFile = None,
     revision: options.Revision = None,
     dtype: options.Dtype = None,
@@ -93,7 +95,15 @@ def submit(
             "after": after and find_job(client, after),
             "window": parse_window(window),
         }
-        queueing = given({"name": name, "owner": owner, "schedule": given(schedule) or None})
+        needs = {"kind": device_kind, "memory_bytes": memory and int(memory * 2**30)}
+        queueing = given(
+            {
+                "name": name,
+                "owner": owner,
+                "schedule": given(schedule) or None,
+                "device": given(needs) or None,
+            }
+        )
         job = client.submit(request, labels=labels, **queueing)
         results().print(job.id)
         if watch:

@@ -58,6 +58,15 @@ WindowHours = Annotated[
         help="Run only in these hours, such as '22:00-07:00 Europe/Berlin' (zone: default UTC).",
     ),
 ]
+DeviceKind = Annotated[str | None, Option(help="Run only on cuda, or only on cpu (default any)")]
+Memory = Annotated[
+    float | None,
+    Option(
+        metavar="GIB",
+        min=0,
+        help="GiB that must be free on its device (default: estimated from the model's config)",
+    ),
+]
 
 Preset = Annotated[
     str | None,

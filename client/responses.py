@@ -151,6 +151,12 @@ class Worker(_Response):
 
     name: str
     device: str = ""
+    memory_bytes: int | None = None
+    """That jobs may take of the device."""
+
+    free_bytes: int | None = None
+    """Of these, what nobody else held when it last looked for a job."""
+
     presence: str
     """`idle`, `busy`, `draining` or `lost`."""
 

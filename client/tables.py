@@ -81,18 +81,25 @@ def attempts_table(attempts: Iterable[Attempt]) -> Table:
 def workers_table(workers: Iterable[Worker]) -> Table:
     """One line for each worker."""
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("NAME", "DEVICE", "PRESENCE", "JOB", "STARTED", "SEEN"):
+    for heading in ("NAME", "DEVICE", "FREE", "PRESENCE", "JOB", "STARTED", "SEEN"):
         table.add_column(heading, overflow="fold")
     for worker in workers:
         table.add_row(
             worker.name,
             worker.device,
+            _free(worker),
             worker.presence,
             (worker.job_id or "")[:SHORT_ID],
             _moment(worker.started_at),
             _moment(worker.seen_at),
         )
     return table
+
+
+def _free(worker: Worker) -> str:
+    if worker.free_bytes is None or worker.memory_bytes is None:
+        return ""
+    return f"{worker.free_bytes / 2**30:.0f} of {worker.memory_bytes / 2**30:.0f} GiB"
 
 
 def expiries_table(expiries: Expiries) -> Table:

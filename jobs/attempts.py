@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Engine, Select, and_, func, literal, selec
 from sqlalchemy.orm import Session
 
 from jobs.crashes import Crash, CrashLimits
+from jobs.devices import Device
 from jobs.errors import LeaseLostError
 from jobs.fairness import DEFAULT, Fairness
 from jobs.moves import move, tell
@@ -56,9 +57,9 @@ class AttemptStore:
         self._engine = engine
         self._fairness = fairness
 
-    def claim(self, *, worker: str, device: str, lease_seconds: float) -> Claim | None:
-        """Take the next job that may run, if any; no two callers get the same one."""
-        best = next_jobs(self._fairness).limit(1)
+    def claim(self, *, worker: str, device: Device, lease_seconds: float) -> Claim | None:
+        """Take the next job that may run on a device, if any; no two callers get the same one."""
+        best = next_jobs(self._fairness, device).limit(1)
         with Session(self._engine) as session, session.begin():
             # One at a time: two at once would both see room for one more of the same owner.
             session.execute(select(func.pg_advisory_xact_lock(_CLAIMING)))
@@ -74,7 +75,11 @@ class AttemptStore:
             attempt = job.attempts + 1
             session.add(
                 Attempt(
-                    fencing_token=token, job_id=job_id, number=attempt, worker=worker, device=device
+                    fencing_token=token,
+                    job_id=job_id,
+                    number=attempt,
+                    worker=worker,
+                    device=device.name,
                 )
             )
             holding = {
@@ -83,7 +88,7 @@ class AttemptStore:
                 "attempts": attempt,
                 "started_at": func.coalesce(Job.started_at, func.now()),
             }
-            data = {"attempt": attempt, "worker": worker, "device": device}
+            data = {"attempt": attempt, "worker": worker, "device": device.name}
             moved = move(session, job_id, JobState.RUNNING, values=holding, data=data)
             assert moved, "the row is locked and queued"
             return Claim(job_id, token, attempt, JobRequest.model_validate(job.request))

@@ -25,13 +25,15 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    true,
 )
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
+from jobs.devices import Device, DeviceKind
 from jobs.fairness import Fairness
 from jobs.moves import move
-from jobs.records import Attempt, Job, Usage
+from jobs.records import Attempt, Job, Usage, Worker
 from jobs.schedule import WaitingReason
 from jobs.states import WITHOUT_WORKER, JobState
 
@@ -49,14 +51,16 @@ class Place:
     reason: WaitingReason | None
 
 
-def next_jobs(fairness: Fairness) -> Select[UUID]:
-    """The ids of the jobs that may run now, the next one first."""
-    return _joined(select(Job.id)).where(_reason(fairness).is_(None)).order_by(*_order(fairness))
+def next_jobs(fairness: Fairness, device: Device) -> Select[UUID]:
+    """The ids of the jobs that may run now on a device, the next one first."""
+    may_run = (_reason(fairness).is_(None), _fits(device))
+    return _joined(select(Job.id)).where(*may_run).order_by(*_order(fairness))
 
 
 def places(session: Session, fairness: Fairness, jobs: Iterable[UUID]) -> Mapping[UUID, Place]:
     """Where these jobs stand, those of them that are queued."""
-    reason = _reason(fairness)
+    unfit = (_fits_none(), literal(str(WaitingReason.NO_FITTING_DEVICE)))
+    reason = _reason(fairness, unfit)
     # Those that wait come last, so that they move nobody's position.
     order = (reason.is_not(None), *_order(fairness))
     ranked = _joined(
@@ -151,8 +155,8 @@ def _decayed(fairness: Fairness) -> ColumnElement[float]:
     return Usage.device_seconds * func.power(0.5, half_lives)
 
 
-def _reason(fairness: Fairness) -> ColumnElement[Any]:
-    """Why a job would not be taken; null if it would."""
+def _reason(fairness: Fairness, *further: tuple[ColumnElement[bool], Any]) -> ColumnElement[Any]:
+    """Why a job would not be taken, or one of further reasons; null if it would."""
     dependency = aliased(Job)
     met = exists().where(dependency.id == Job.after, dependency.state == JobState.SUCCEEDED)
     reasons: list[tuple[ColumnElement[bool], Any]] = [
@@ -165,7 +169,33 @@ def _reason(fairness: Fairness) -> ColumnElement[Any]:
         running = func.coalesce(_HELD.c.jobs, 0)
         full = running >= fairness.running_per_owner
         reasons.append((full, literal(str(WaitingReason.QUOTA))))
-    return case(*reasons, else_=null())
+    return case(*reasons, *further, else_=null())
+
+
+def _fits(device: Device) -> ColumnElement[bool]:
+    """Whether a device has what a job needs: room for the whole model, or, where no worker's has
+    so much in all, for its layers one by one."""
+    kind = or_(Job.device_kind.is_(None), Job.device_kind == device.kind)
+    if device.free_bytes is None:
+        return kind
+    whole = func.coalesce(device.free_bytes >= _WHOLE, true())
+    if device.kind is not DeviceKind.CUDA:
+        return and_(kind, whole)
+    held_whole = exists().where(_THERE, _OF_KIND, Worker.memory_bytes >= _WHOLE)
+    return and_(kind, or_(whole, and_(device.free_bytes >= _STREAMED, ~held_whole)))
+
+
+def _fits_none() -> ColumnElement[bool]:
+    """Whether there are workers, and none of them could take a job, free or when it is."""
+    needed = case((Worker.device_kind == DeviceKind.CUDA, _STREAMED), else_=_WHOLE)
+    enough = func.coalesce(needed <= Worker.free_bytes, true())
+    return and_(exists().where(_THERE), ~exists().where(_THERE, _OF_KIND, enough))
+
+
+_WHOLE = Job.memory_bytes
+_STREAMED = func.coalesce(Job.streamed_memory_bytes, Job.memory_bytes)
+_THERE = and_(Worker.lost_at > func.now(), ~Worker.draining)
+_OF_KIND = or_(Job.device_kind.is_(None), Job.device_kind == Worker.device_kind)
 
 
 _HELD = (

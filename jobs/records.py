@@ -106,6 +106,11 @@ class Job(Base):
     window_days: Mapped[list[int] | None] = mapped_column(ARRAY(SmallInteger))
     window_finish: Mapped[bool] = mapped_column(default=False)
     """Whether a job that runs when its window closes may run to its end."""
+    device_kind: Mapped[str | None]
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """That must be free on its device for the whole model."""
+    streamed_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """That are enough on a CUDA device where no worker has one for the whole model."""
     held_until: Mapped[datetime | None]
     """Until then no worker takes it, for the reason beside."""
     hold_reason: Mapped[str | None]
@@ -160,6 +165,12 @@ class Worker(Base):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     device: Mapped[str]
+    """What it is, for people."""
+    device_kind: Mapped[str] = mapped_column(server_default="cpu")
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    free_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """When it last looked for a job."""
+    compute_capability: Mapped[str | None]
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
     lost_at: Mapped[datetime]

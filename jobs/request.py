@@ -14,8 +14,10 @@ from bonsai_core.families import (
     require_context,
     require_reachable,
 )
+from bonsai_core.footprint import footprint
 from bonsai_core.recipes.names import require_known
 from bonsai_core.utilities.remote import require_remote
+from jobs.devices import DeviceNeeds
 from jobs.schedule import Schedule
 
 Label = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9._/-]+$")]
@@ -38,17 +40,24 @@ class JobRequest(PruneRequest):
     schedule: Schedule = Schedule()
     """When the job may run, and before which others."""
 
+    device: DeviceNeeds = DeviceNeeds()
+    """What it needs of the device that it runs on."""
 
-def check_inputs(request: JobRequest) -> None:
+
+def check_inputs(request: JobRequest) -> JobRequest:
     """Check what can be checked before any work starts: names, files, architecture, the target.
 
     Hub ids are checked by the worker, which is the process that may reach the hub.
+
+    Returns:
+        The request, with what it needs of a device written out if that can be estimated.
 
     Raises:
         PruneError: the subclass says what is wrong, with field, value and cure.
     """
     require_known(request.pruning.recipe)
     require_remote(request.pruning.utilities)
+    needs = request.device
     if request.model.is_folder:
         config = _model_config(request.model)
         if config is not None:
@@ -56,8 +65,21 @@ def check_inputs(request: JobRequest) -> None:
             reachable = reachable_sparsity(config, request.pruning.align, request.pruning.experts)
             require_reachable(request.target.sparsity, reachable, config)
             require_context(config, request.calibration.sequence_length)
+            needs = _estimated(request, config)
     if request.calibration.is_file:
         _check_text(request.calibration)
+    return request.model_copy(update={"device": needs})
+
+
+def _estimated(request: JobRequest, config: dict[str, Any]) -> DeviceNeeds:
+    """What the request says that it needs, and estimates for what it leaves open."""
+    said = request.device
+    if said.memory_bytes is not None:
+        return said
+    found = footprint(config, request.model.dtype, request.calibration.sequence_length)
+    least = said.streamed_memory_bytes or found.streamed
+    whole = max(found.whole, least)
+    return said.model_copy(update={"memory_bytes": whole, "streamed_memory_bytes": least})
 
 
 def _model_config(model: ModelSource) -> dict[str, Any] | None:

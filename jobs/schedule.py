@@ -63,6 +63,7 @@ class WaitingReason(StrEnum):
     DEPENDENCY = "dependency"
     WINDOW = "window"
     QUOTA = "quota"
+    NO_FITTING_DEVICE = "no_fitting_device"
     RETRY_BACKOFF = "retry_backoff"
     DISK_FULL = "disk_full"
 

@@ -31,6 +31,9 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where workers run models; `auto` takes CUDA when it is there."""
 
+    device_memory: Annotated[int | None, Field(ge=1)] = None
+    """Bytes of its device that a worker's jobs may take; none: all that nobody else holds."""
+
     worker_name: Annotated[str, Field(max_length=200, pattern=r"^[^/]*$")] = ""
     """Name of this worker in attempts and logs; empty: host name and process id."""
 

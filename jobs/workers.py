@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Engine, delete, func, literal, select, upd
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import Session
 
+from jobs.devices import Device
 from jobs.errors import WorkerNotFoundError
 from jobs.records import Attempt, Job, Worker
 from jobs.states import WITHOUT_WORKER
@@ -43,7 +44,7 @@ class WorkerStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def arrive(self, name: str, device: str, seconds: float) -> None:
+    def arrive(self, name: str, device: Device, seconds: float) -> None:
         """A worker has started; it counts as lost when it has been silent for so many seconds."""
         forgotten = delete(Worker).where(Worker.lost_at < func.now() - FORGOTTEN_AFTER)
         with Session(self._engine) as session, session.begin():
@@ -51,7 +52,7 @@ class WorkerStore:
             anew = {"started_at": func.now(), "draining": False}
             session.execute(_seen(name, device, seconds, anew))
 
-    def beat(self, name: str, device: str, seconds: float) -> bool:
+    def beat(self, name: str, device: Device, seconds: float) -> bool:
         """The worker is still there, also if it was forgotten; whether it is to leave."""
         with Session(self._engine) as session, session.begin():
             return bool(session.scalar(_seen(name, device, seconds, {}).returning(Worker.draining)))
@@ -93,10 +94,17 @@ class WorkerStore:
         return [WorkerAccount(row, _presence(row, lost, job), job) for row, lost, job in rows]
 
 
-def _seen(name: str, device: str, seconds: float, changes: Mapping[str, Any]) -> Insert:
+def _seen(name: str, device: Device, seconds: float, changes: Mapping[str, Any]) -> Insert:
     """A worker's row as of now; one that is there gets the changes too."""
-    row = insert(Worker).values(name=name, device=device, lost_at=_from_now(seconds))
-    now = {"device": device, "seen_at": func.now(), "lost_at": row.excluded.lost_at}
+    has = {
+        "device": device.name,
+        "device_kind": device.kind,
+        "memory_bytes": device.memory_bytes,
+        "free_bytes": device.free_bytes,
+        "compute_capability": device.compute_capability,
+    }
+    row = insert(Worker).values(name=name, lost_at=_from_now(seconds), **has)
+    now = {"seen_at": func.now(), "lost_at": row.excluded.lost_at, **has}
     return row.on_conflict_do_update(index_elements=["name"], set_={**now, **changes})
 
 

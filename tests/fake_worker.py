@@ -14,6 +14,7 @@ from jobs.ledger import LedgerStore
 from jobs.progress import Progress
 from jobs.records import Artifact, Job
 from jobs.states import JobState
+from tests.devices import HOST
 
 
 class FakeWorker:
@@ -26,7 +27,7 @@ class FakeWorker:
         self._scratch = scratch
 
     def claim(self) -> Claim:
-        claim = self._attempts.claim(worker="fake", device="cpu", lease_seconds=600)
+        claim = self._attempts.claim(worker="fake", device=HOST, lease_seconds=600)
         assert claim is not None, "no job is queued"
         return claim
 

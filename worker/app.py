@@ -16,6 +16,7 @@ from jobs.doorbell import TASK, broker_options
 from jobs.logs import configure_logs
 from jobs.settings import Settings
 from jobs.workers import WorkerStore
+from worker.device import DeviceWatch
 from worker.presence import Presence
 from worker.runner import Runner
 from worker.supervisor import Supervisor
@@ -48,12 +49,11 @@ def create_app(settings: Settings) -> Celery:
     attempts = AttemptStore(engine, settings.fairness)
     name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
     files = LocalArtifactStore(settings.artifacts_dir)
-    supervisor = Supervisor(settings, attempts, files, name, stopping)
+    device = DeviceWatch(settings.device, settings.device_memory)
+    supervisor = Supervisor(settings, attempts, files, name, device, stopping)
 
     runner = Runner(supervisor, bell, stopping, settings.sweep_seconds)
-    presence = Presence(
-        WorkerStore(engine), name, settings.device, settings.heartbeat_seconds, stopping
-    )
+    presence = Presence(WorkerStore(engine), name, device, settings.heartbeat_seconds, stopping)
 
     @app.task(name=TASK, ignore_result=True)
     def work(job_id: str) -> None:  # noqa: ARG001 - the id is a hint for eyes; the row decides

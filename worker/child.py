@@ -16,6 +16,8 @@ from pydantic import TypeAdapter
 
 from bonsai_core.config import PruneRequest
 from bonsai_core.errors import PruneError, Stopped
+from bonsai_core.footprint import WEIGHTS_SHARE
+from bonsai_core.models import device_named
 from bonsai_core.pruner import PruneResult, prune
 from jobs.artifacts import ArtifactStore, LocalArtifactStore
 from jobs.attempts import AttemptStore, Claim
@@ -66,6 +68,7 @@ def main(folder: Path, parent: int) -> Exit:
                 store, files, claim, folder, partial(attempts.report, claim), patiently
             ),
             device=settings.device,
+            device_memory=_weights(settings),
             listener=Reporter(attempts, store, claim, patiently),
             stop=stop,
             # Goes with the attempt's folder, also after a kill.
@@ -87,6 +90,13 @@ def main(folder: Path, parent: int) -> Exit:
         return Exit.DISK_FULL
     outcome.write(folder / "outcome.json")
     return Exit.SUCCEEDED if outcome.error is None else Exit.FAILED
+
+
+def _weights(settings: Settings) -> int | None:
+    """Bytes of a GPU that weights may take, where the operator has set a limit."""
+    if settings.device_memory is None or device_named(settings.device).type != "cuda":
+        return None
+    return int(WEIGHTS_SHARE * settings.device_memory)
 
 
 def _store(folder: Path, files: ArtifactStore, claim: Claim) -> list[ResultFile]:

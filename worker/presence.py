@@ -8,6 +8,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.workers import WorkerStore
+from worker.device import DeviceWatch
 
 _log = structlog.get_logger(__name__)
 
@@ -23,7 +24,7 @@ class Presence(threading.Thread):
         self,
         workers: WorkerStore,
         name: str,
-        device: str,
+        device: DeviceWatch,
         seconds: float,
         stopping: threading.Event,
     ) -> None:
@@ -47,10 +48,11 @@ class Presence(threading.Thread):
                 return
 
     def _arrive(self) -> None:
-        self._workers.arrive(self._worker, self._device, self._seconds * _BEATS_MISSED)
+        self._workers.arrive(self._worker, self._device.latest, self._seconds * _BEATS_MISSED)
 
     def _beat(self) -> None:
-        if self._workers.beat(self._worker, self._device, self._seconds * _BEATS_MISSED):
+        silence = self._seconds * _BEATS_MISSED
+        if self._workers.beat(self._worker, self._device.latest, silence):
             _log.info("drained")
             os.kill(os.getpid(), signal.SIGTERM)
 

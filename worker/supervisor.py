@@ -23,6 +23,7 @@ from jobs.settings import Settings
 from jobs.states import JobState
 from worker import host_memory, scratch
 from worker.child_process import ChildProcess
+from worker.device import DeviceWatch
 from worker.lease import Ending, Lease
 from worker.outcome import Exit, Outcome, result_prefix
 from worker.pulse import PulseWatch
@@ -41,12 +42,14 @@ class Supervisor:
         attempts: AttemptStore,
         files: ArtifactStore,
         worker: str,
+        device: DeviceWatch,
         stopping: threading.Event,
     ) -> None:
         self._settings = settings
         self._attempts = attempts
         self._files = files
         self._worker = worker
+        self._device = device
         self._stopping = stopping
         self._patiently = Patience(settings.lease_seconds)
 
@@ -55,7 +58,7 @@ class Supervisor:
         while not self._stopping.is_set():
             claim = self._attempts.claim(
                 worker=self._worker,
-                device=self._settings.device,
+                device=self._device.look(),
                 lease_seconds=self._settings.lease_seconds,
             )
             if claim is None:

@@ -41,16 +41,18 @@ def submit(
     """Queue many jobs, all of them or none: a list, or a template over models and sparsities. Each
     is checked as one of its own."""
     require_storable(request)
+    checked = []
     for number, job in enumerate(request.requests()):
         at = request.pointer_to(number)
         try:
-            check_inputs(job)
+            checked.append(check_inputs(job))
         except PruneError as error:
             error.field = f"{at[1:].replace('/', '.')}.{error.field}"
             raise
         except OSError as error:
             raise unreadable(job, error, at=at) from error
-    row, queued = store.batch(store.submit_batch(request).id)
+    batch = BatchRequest(name=request.name, jobs=tuple(checked))
+    row, queued = store.batch(store.submit_batch(batch).id)
     for found in queued:
         afterwards.add_task(doorbell.ring, found.id)
     response.headers["Location"] = f"/v1/batches/{row.id}"

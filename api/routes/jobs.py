@@ -38,6 +38,7 @@ EXAMPLE: dict[str, Any] = {
             "at_close": "pause",
         },
     },
+    "device": {"kind": None, "memory_bytes": None, "streamed_memory_bytes": None},
     "model": {
         "source": "/models/SmolLM2-135M",
         "revision": None,
@@ -99,7 +100,7 @@ def submit(
     reachable. Sparsity is a share of the non-embedding parameters, between 0 and 1."""
     require_storable(request)
     try:
-        check_inputs(request)
+        request = check_inputs(request)
     except OSError as error:
         raise unreadable(request, error) from error
     job = store.submit(request)

@@ -9,7 +9,9 @@ from sqlalchemy import Engine
 
 from api.app import create_app
 from jobs.settings import Settings
+from jobs.workers import WorkerStore
 from tests.api.problems import only_error, require_problem
+from tests.devices import GIB, HOST
 from tests.fake_worker import FakeWorker
 
 
@@ -46,6 +48,45 @@ def test_a_job_tells_its_position_or_why_it_waits(
     worker.claim()
     assert standing(client, urgent) == (None, None)
     assert standing(client, first) == (1, None)
+
+
+def test_a_job_tells_what_it_needs_of_a_device_and_that_none_has_it(
+    client: TestClient, body: dict[str, Any], engine: Engine
+) -> None:
+    WorkerStore(engine).arrive("one", HOST, 60)
+    estimated = submit(client, body)["request"]["device"]
+    assert estimated["kind"] is None
+    assert 0 < estimated["streamed_memory_bytes"] <= estimated["memory_bytes"] < GIB
+    large = submit(client, body, device={"memory_bytes": 80 * GIB})
+    assert large["request"]["device"]["memory_bytes"] == 80 * GIB
+    assert standing(client, large) == (None, "no_fitting_device")
+    family = {"template": body, "sparsities": [0.1, 0.2]}
+    batch = client.post("/v1/batches", json=family).json()
+    for job in batch["jobs"]:
+        shown = client.get(f"/v1/jobs/{job['id']}").json()
+        assert shown["request"]["device"] == estimated
+
+
+@pytest.mark.parametrize(
+    ("device", "pointer", "words"),
+    [
+        ({"kind": "tpu"}, "/device/kind", "cpu"),
+        ({"memory_bytes": 0}, "/device/memory_bytes", "greater than or equal to 1"),
+        ({"memory": 1}, "/device/memory", "kind, memory_bytes, streamed_memory_bytes"),
+        (
+            {"memory_bytes": 1, "streamed_memory_bytes": 2},
+            "/device",
+            "streamed_memory_bytes must not be more than memory_bytes",
+        ),
+    ],
+)
+def test_needs_that_cannot_be_are_refused_by_name(
+    client: TestClient, body: dict[str, Any], device: dict[str, Any], pointer: str, words: str
+) -> None:
+    response = client.post("/v1/jobs", json={**body, "device": device})
+    error = only_error(require_problem(response, 422, "invalid_request"))
+    assert error["pointer"] == pointer
+    assert words in f"{error['message']} {error['allowed']}"
 
 
 @pytest.mark.parametrize(

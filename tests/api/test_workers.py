@@ -6,24 +6,23 @@ from sqlalchemy import Engine
 
 from jobs.workers import WorkerStore
 from tests.api.problems import require_problem
+from tests.devices import GIB, gpu
 
 
 @pytest.fixture
 def workers(engine: Engine) -> WorkerStore:
     found = WorkerStore(engine)
-    found.arrive("gpu server:0", "cuda", 60)
+    found.arrive("gpu server:0", gpu(80, 72), 60)
     return found
 
 
 def test_workers_are_listed(client: TestClient, workers: WorkerStore) -> None:
     del workers
     (worker,) = client.get("/v1/workers").json()["items"]
-    assert (worker["name"], worker["device"], worker["presence"], worker["job_id"]) == (
-        "gpu server:0",
-        "cuda",
-        "idle",
-        None,
-    )
+    assert (worker["name"], worker["presence"], worker["job_id"]) == ("gpu server:0", "idle", None)
+    assert (worker["device"], worker["device_kind"]) == ("NVIDIA A100", "cuda")
+    assert (worker["memory_bytes"], worker["free_bytes"]) == (80 * GIB, 72 * GIB)
+    assert worker["compute_capability"] == "8.0"
     assert client.get("/readyz").json()["workers"] == 1
 
 
@@ -31,7 +30,7 @@ def test_a_worker_is_told_to_leave(client: TestClient, workers: WorkerStore) -> 
     for _ in range(2):
         response = client.post("/v1/workers/gpu%20server:0/drain")
         assert (response.status_code, response.json()["presence"]) == (200, "draining")
-    assert workers.beat("gpu server:0", "cuda", 60)
+    assert workers.beat("gpu server:0", gpu(80, 72), 60)
 
 
 def test_a_worker_that_is_not_there_is_a_problem(client: TestClient) -> None:

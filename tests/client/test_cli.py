@@ -68,6 +68,7 @@ def test_submit_sends_every_option(
         *("--own-text", "0.25"),
         *("--layout", "uniform", "--align", "8", "--no-refit", "--seed", "7"),
         *("--improvements", "5", "--damping", "0.5", "--experts", "whole"),
+        *("--device-kind", "cpu", "--memory", "1.5"),
     )
     assert result.exit_code == 0, result.output
     job = client.job(result.stdout.strip())
@@ -85,6 +86,7 @@ def test_submit_sends_every_option(
         "target": {"sparsity": 0.3},
         "owner": "default",
         "schedule": Schedule().model_dump(mode="json"),
+        "device": {"kind": "cpu", "memory_bytes": 3 * 2**29, "streamed_memory_bytes": None},
         "pruning": {
             "preset": "statistics",
             "recipe": "random_masks",

@@ -9,6 +9,7 @@ from typer.testing import Result
 
 from client import Client
 from jobs.workers import WorkerStore
+from tests.devices import gpu
 
 Bonsai = Callable[..., Result]
 
@@ -16,7 +17,7 @@ Bonsai = Callable[..., Result]
 @pytest.fixture
 def workers(engine: Engine) -> WorkerStore:
     found = WorkerStore(engine)
-    found.arrive("night-1", "cuda", 60)
+    found.arrive("night-1", gpu(80, 72), 60)
     return found
 
 
@@ -25,14 +26,15 @@ def test_workers_are_listed(bonsai: Bonsai, workers: WorkerStore) -> None:
     shown = bonsai("worker", "list")
     assert "night-1" in shown.stdout
     assert "idle" in shown.stdout
+    assert "72 of 80 GiB" in shown.stdout
     (worker,) = json.loads(bonsai("worker", "list", "--json").stdout)
-    assert (worker["name"], worker["device"]) == ("night-1", "cuda")
+    assert (worker["name"], worker["device"]) == ("night-1", "NVIDIA A100")
 
 
 def test_a_worker_is_told_to_leave(bonsai: Bonsai, client: Client, workers: WorkerStore) -> None:
     assert bonsai("worker", "drain", "night-1").exit_code == 0
     assert [worker.presence for worker in client.workers()] == ["draining"]
-    assert workers.beat("night-1", "cuda", 60)
+    assert workers.beat("night-1", gpu(80, 72), 60)
 
 
 def test_a_worker_that_is_not_there_is_named(bonsai: Bonsai) -> None:

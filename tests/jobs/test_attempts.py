@@ -22,6 +22,7 @@ from jobs.request import JobRequest
 from jobs.schedule import WaitingReason
 from jobs.states import JobState, Wish
 from jobs.store import JobStore
+from tests.devices import HOST
 
 AT_ONCE = CrashLimits(in_a_row=3, backoff_seconds=0)
 
@@ -42,7 +43,7 @@ def submit(store: JobStore, body: dict[str, Any]) -> Callable[[], UUID]:
 
 
 def claim(attempts: AttemptStore, lease_seconds: float = 60) -> Claim | None:
-    return attempts.claim(worker="test", device="cpu", lease_seconds=lease_seconds)
+    return attempts.claim(worker="test", device=HOST, lease_seconds=lease_seconds)
 
 
 def claimed(attempts: AttemptStore, lease_seconds: float = 60) -> Claim:

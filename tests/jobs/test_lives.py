@@ -19,6 +19,7 @@ from jobs.records import Job
 from jobs.request import JobRequest
 from jobs.states import MOVES, WISHES, WITHOUT_WORKER, JobState, Wish
 from jobs.store import JobStore
+from tests.devices import HOST
 
 CRASHES_ALLOWED = CrashLimits(in_a_row=3, backoff_seconds=0)
 EVENTS = {"submitted", "resumed", "released", "crashed", "lease_expired", "retried"} | set(JobState)
@@ -54,7 +55,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(target=claims)
     def claim(self) -> Any:
-        found = self.attempts.claim(worker="w", device="cpu", lease_seconds=600)
+        found = self.attempts.claim(worker="w", device=HOST, lease_seconds=600)
         queued = [job for job, state in self.states.items() if state is JobState.QUEUED]
         assert (found is None) == (not queued)
         if found is None:

@@ -20,6 +20,7 @@ from jobs.request import JobRequest
 from jobs.schedule import Day, Schedule, WaitingReason, Window
 from jobs.states import JobState, Wish
 from jobs.store import JobStore
+from tests.devices import HOST
 
 Submit = Callable[..., UUID]
 NOW = datetime.now(UTC)
@@ -51,7 +52,7 @@ def submit(store: JobStore, body: dict[str, Any]) -> Submit:
 
 
 def claim(attempts: AttemptStore) -> Claim | None:
-    return attempts.claim(worker="test", device="cpu", lease_seconds=60)
+    return attempts.claim(worker="test", device=HOST, lease_seconds=60)
 
 
 def claimed(attempts: AttemptStore) -> UUID:
@@ -62,7 +63,7 @@ def claimed(attempts: AttemptStore) -> UUID:
 
 def waiting(engine: Engine, fairness: Fairness) -> list[UUID]:
     with Session(engine) as session:
-        return list(session.scalars(next_jobs(fairness)))
+        return list(session.scalars(next_jobs(fairness, HOST)))
 
 
 def place(store: JobStore, job_id: UUID) -> tuple[int | None, WaitingReason | None]:

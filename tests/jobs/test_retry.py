@@ -16,6 +16,7 @@ from jobs.records import Evaluation, Round
 from jobs.request import JobRequest
 from jobs.states import JobState, Wish
 from jobs.store import JobStore
+from tests.devices import HOST
 
 PRIOR, WEIGHTS = StoredFile("prior", 1, "0"), StoredFile("weights", 2, "1")
 
@@ -31,7 +32,7 @@ def attempts(engine: Engine) -> AttemptStore:
 
 
 def claimed(attempts: AttemptStore) -> Claim:
-    found = attempts.claim(worker="test", device="cpu", lease_seconds=60)
+    found = attempts.claim(worker="test", device=HOST, lease_seconds=60)
     assert found is not None
     return found
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from jobs.devices import DeviceNeeds
 from jobs.request import JobRequest
-from jobs.schedule import Schedule
+from jobs.schedule import Schedule, WaitingReason
 from jobs.states import JobState, Wish
 from tests.worker.conftest import Service, children_of
 
@@ -284,6 +285,22 @@ def test_a_job_without_room_on_the_disk_waits_and_goes_on_when_there_is(
     service.start_worker()
     assert service.wait_final(job_id).state == JobState.SUCCEEDED
     assert service.store.attempts(job_id)[0].attempt.outcome == "disk_full"
+
+
+def test_a_job_that_fits_no_device_says_so_and_runs_where_there_is_room(
+    service: Service, request_for: Callable[..., JobRequest]
+) -> None:
+    needs = DeviceNeeds(memory_bytes=2_000_000)
+    service.start_worker(worker_name="small", device_memory="1000000")
+    job_id = service.submit(request_for(sparsity=0.1).model_copy(update={"device": needs}))
+    smaller = service.submit(request_for(sparsity=0.1))
+    assert service.wait_final(smaller).state == JobState.SUCCEEDED
+    job = service.store.show(job_id)
+    place = service.store.places([job])[job_id]
+    assert (job.attempts, place.reason) == (0, WaitingReason.NO_FITTING_DEVICE)
+    service.start_worker(worker_name="large")
+    assert service.wait_final(job_id).state == JobState.SUCCEEDED
+    assert service.store.attempts(job_id)[0].attempt.worker == "large"
 
 
 @pytest.mark.parametrize("module", ["worker.app", "worker.supervisor", "worker.sweeper"])
