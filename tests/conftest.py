@@ -1,6 +1,7 @@
 """What tests of the service share: settings over real servers, inputs of a job, a worker's part."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from jobs.settings import Settings
 from tests.fake_worker import FakeWorker
 
 pytest_plugins = ["tests.servers"]
+
+# Before torch is loaded, here and in every process that tests start: tiny matrices gain nothing
+# from threads, and only sums in the same order are the same to the last bit.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # Sizes of a small model with grouped heads; no weights are needed to submit a job.
 CONFIG = {

@@ -18,15 +18,6 @@ from tests.tiny_models import tiny_model, tiny_text
 SEQUENCES = torch.randint(0, 256, (40, 50), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny matrices gain nothing from threads, and sums in one order are the same every time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three groups in each of four layers, so that shares of groups are no whole numbers."""

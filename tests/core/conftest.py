@@ -1,4 +1,4 @@
-"""What tests of the core share: one thread, tiny models saved once, and short requests."""
+"""What tests of the core share: tiny models saved once, and short requests."""
 
 import os
 import re
@@ -8,20 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from bonsai_core.config import PruneRequest
 from tests.tiny_models import REPRESENTATIVES, tiny_model, tiny_text
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny matrices gain nothing from threads, and sums in one order are the same every time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
 
 ModelBuilder = Callable[..., Path]
 

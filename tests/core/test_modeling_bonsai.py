@@ -269,9 +269,7 @@ def test_remote_code_is_enough_without_our_package(live: Any, folder: Path, tmp_
     finished = subprocess.run(
         [sys.executable, "-I", "-c", REMOTE, *arguments],
         cwd=tmp_path,
-        env=os.environ
-        | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
-        | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")},
         capture_output=True,
         text=True,
         timeout=240,

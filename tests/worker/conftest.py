@@ -55,7 +55,6 @@ class Service:
             "BONSAI_SWEEP_SECONDS": "0.5",
             "BONSAI_BACKOFF_SECONDS": "0.1",
             **{f"BONSAI_{name.upper()}": value for name, value in settings.items()},
-            "OMP_NUM_THREADS": "1",
         }
         with self.log.open("ab") as log:
             worker = subprocess.Popen(

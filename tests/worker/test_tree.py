@@ -43,7 +43,6 @@ class Tree:
                 "BONSAI_LEASE_SECONDS": "4",
                 "BONSAI_HEARTBEAT_SECONDS": "0.5",
                 "BONSAI_SWEEP_SECONDS": "0.5",
-                "OMP_NUM_THREADS": "1",
             },
         )
 
