@@ -1,7 +1,8 @@
 """Removing what is not kept any longer of jobs that have ended.
 
 Files and ledger of a job expire together; the job itself, its events and attempts stay. It is
-announced by an event some time before, and a pinned job is kept whatever its age.
+announced by an event some time before, and a pinned job is kept whatever its age. Keys by which
+jobs were submitted go by their own age.
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from sqlalchemy import cast as cast_to
 from sqlalchemy.orm import Session, aliased
 
 from jobs.artifacts import ArtifactStore, files_prefix
+from jobs.idempotency import forget_old
 from jobs.moves import tell
 from jobs.records import Artifact, Evaluation, Job, Round
 from jobs.retention import Retention
@@ -75,6 +77,8 @@ class Collector:
 
     def collect(self) -> Sequence[Expiry]:
         """Announce and remove; what `due` was before."""
+        with Session(self._engine) as session, session.begin():
+            forget_old(session)
         found = self.due()
         for expiry in found:
             if expiry.is_due:

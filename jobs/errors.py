@@ -13,6 +13,7 @@ __all__ = [
     "DATABASE_UNREACHABLE",
     "ArtifactNotFoundError",
     "BatchNotFoundError",
+    "IdempotencyKeyReusedError",
     "IllegalMoveError",
     "InvalidCursorError",
     "JobError",
@@ -116,6 +117,18 @@ class QuotaExceededError(JobError):
     def __init__(self, owner: str, used: str, allowed: int, cure: str) -> None:
         self.field, self.value = "owner", owner
         super().__init__(f"owner: {owner!r} has {used}, of at most {allowed}; {cure}")
+
+
+class IdempotencyKeyReusedError(JobError):
+    """A key came back with another request than the one it has submitted."""
+
+    def __init__(self, key: str, resource: str, made_id: UUID) -> None:
+        self.field, self.value = "Idempotency-Key", key
+        self.made_id = made_id
+        super().__init__(
+            f"Idempotency-Key: {key!r} belongs to {resource} {made_id}, which another request has "
+            "made; repeat that request unchanged, or send this one with a new key"
+        )
 
 
 class InvalidCursorError(JobError):

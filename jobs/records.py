@@ -140,6 +140,21 @@ class Job(Base):
     last_event: Mapped[int] = mapped_column(default=0)
 
 
+class IdempotencyKey(Base):
+    """A key by which a client names a submission that it may make again."""
+
+    __tablename__ = "idempotency_keys"
+
+    resource: Mapped[str] = mapped_column(primary_key=True)
+    """What it makes, `job` or `batch`; a key may do so once in each."""
+    key: Mapped[str] = mapped_column(primary_key=True)
+    sha256: Mapped[str]
+    """Of the request."""
+    made_id: Mapped[UUID]
+    """The job or the batch."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Attempt(Base):
     """One worker's hold on a job, from claim to end."""
 

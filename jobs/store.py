@@ -6,7 +6,7 @@ Each public method is one transaction. What an attempt may write is in `jobs.att
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import Engine, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
@@ -24,6 +24,7 @@ from jobs.errors import (
     UnknownDependencyError,
 )
 from jobs.fairness import DEFAULT, Fairness
+from jobs.idempotency import Submission, made_by, take
 from jobs.ledger import inherit
 from jobs.moves import move, tell
 from jobs.queue import Place, places
@@ -77,22 +78,40 @@ class JobStore:
             UnknownDependencyError: the job to wait for does not exist, or will not succeed.
             QuotaExceededError: the owner has too many jobs waiting, or too much on the disk.
         """
-        with Session(self._engine, expire_on_commit=False) as session, session.begin():
-            self._require_room(session, request.owner)
-            _require_dependency(session, request.schedule.after)
-            job = _insert(session, request)
-            session.refresh(job)
-        return job
+        return self.submit_once(request, None)[0]
 
-    def submit_batch(self, batch: BatchRequest) -> Batch:
-        """Insert a batch with all its jobs, or nothing.
+    def submit_once(self, request: JobRequest, key: str | None) -> tuple[Job, bool]:
+        """As `submit`; a second call with the same key gives the same job, and True.
 
         Raises:
+            IdempotencyKeyReusedError: the key has submitted another request.
+        """
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            new_id = uuid4()
+            made_id = take(session, key, request, new_id)
+            if made_id != new_id:
+                return _existing(session, made_id), True
+            self._require_room(session, request.owner)
+            _require_dependency(session, request.schedule.after)
+            job = _insert(session, request, job_id=new_id)
+            session.refresh(job)
+        return job, False
+
+    def submit_batch_once(self, batch: BatchRequest, key: str | None) -> tuple[Batch, bool]:
+        """Insert a batch with all its jobs, or nothing; a second call with the same key gives the
+        same batch, and True.
+
+        Raises:
+            IdempotencyKeyReusedError: the key has submitted another request.
             UnknownDependencyError: a job waits for one that does not exist, or will not succeed.
             QuotaExceededError: an owner would have too many jobs waiting.
         """
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
-            row = Batch(name=batch.name)
+            new_id = uuid4()
+            made_id = take(session, key, batch, new_id)
+            if made_id != new_id:
+                return _existing_batch(session, made_id), True
+            row = Batch(id=new_id, name=batch.name)
             session.add(row)
             session.flush()
             requests = batch.requests()
@@ -102,7 +121,16 @@ class JobStore:
                 _require_dependency(session, request.schedule.after)
                 _insert(session, request, batch_id=row.id)
             session.refresh(row)
-        return row
+        return row, False
+
+    def has_submitted(self, request: Submission, key: str | None) -> bool:
+        """Whether a job or a batch was submitted with this key; without a key, none was.
+
+        Raises:
+            IdempotencyKeyReusedError: it was another request.
+        """
+        with Session(self._engine) as session:
+            return made_by(session, key, request) is not None
 
     def batch(self, batch_id: UUID) -> tuple[Batch, Sequence[Job]]:
         """A batch and its jobs, in the order of the request; BatchNotFoundError if there is none.
@@ -321,11 +349,13 @@ def _insert(
     session: Session,
     request: JobRequest,
     *,
+    job_id: UUID | None = None,
     retry_of: Job | None = None,
     batch_id: UUID | None = None,
 ) -> Job:
     schedule, window = request.schedule, request.schedule.window
     job = Job(
+        id=job_id or uuid4(),
         # Not the transaction's time, which is the same for all jobs of a batch.
         created_at=func.clock_timestamp(),
         owner=request.owner,

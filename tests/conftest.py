@@ -48,7 +48,7 @@ def engine(settings: Settings) -> Iterator[Engine]:
     """Connections to a database without jobs."""
     engine = connect(settings, connections=5)
     with engine.begin() as connection:
-        connection.execute(text("TRUNCATE jobs, workers CASCADE"))
+        connection.execute(text("TRUNCATE jobs, workers, idempotency_keys CASCADE"))
     yield engine
     engine.dispose()
 
