@@ -52,7 +52,8 @@ def database_down(request: Request) -> ProblemResponse:
     """The problem of a database that does not answer; what it said may name hosts, so is not."""
     return ProblemResponse(
         DATABASE_DOWN,
-        f"try again in {RETRY_AFTER_SECONDS} seconds; after a submit, look at GET /v1/jobs first",
+        f"try again in {RETRY_AFTER_SECONDS} seconds; after a submit without an Idempotency-Key, "
+        "look at GET /v1/jobs first",
         request_id=request_id_of(request.scope),
         headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
     )

@@ -15,6 +15,7 @@ from jobs.errors import (
     DATABASE_UNREACHABLE,
     ArtifactNotFoundError,
     BatchNotFoundError,
+    IdempotencyKeyReusedError,
     IllegalMoveError,
     InvalidCursorError,
     JobNotFoundError,
@@ -36,7 +37,8 @@ class FieldError(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     pointer: str
-    """JSON pointer (RFC 6901) into the body; for a parameter of the URL, `/` and its name."""
+    """JSON pointer (RFC 6901) into the body; for a parameter of the URL or a header, `/` and its
+    name."""
 
     message: str
     """What is wrong with it, and what to do."""
@@ -104,6 +106,9 @@ DOMAIN: Mapping[type[Exception], Kind] = {
     IllegalMoveError: Kind(409, "illegal_move", "The job's state does not allow this"),
     UnknownDependencyError: Kind(422, "unknown_dependency", "There is no such job to wait for"),
     QuotaExceededError: Kind(409, "quota_exceeded", "The owner's queue is full"),
+    IdempotencyKeyReusedError: Kind(
+        422, "idempotency_key_reused", "The key belongs to another request"
+    ),
     InvalidCursorError: Kind(422, "invalid_cursor", "The cursor is not one of this list"),
     # Its subclasses bring their own codes.
     PruneError: Kind(422, "prune_error", "The prune cannot be done as asked"),

@@ -80,15 +80,23 @@ class JobStore:
         """
         return self.submit_once(request, None)[0]
 
-    def submit_once(self, request: JobRequest, key: str | None) -> tuple[Job, bool]:
+    def submit_once(
+        self, request: JobRequest, key: str | None, *, said: JobRequest | None = None
+    ) -> tuple[Job, bool]:
         """As `submit`; a second call with the same key gives the same job, and True.
+
+        Args:
+            request: what is to be done.
+            key: the client's name of this submission.
+            said: the request before estimates were written into it, which tells whether a second
+                one is the same.
 
         Raises:
             IdempotencyKeyReusedError: the key has submitted another request.
         """
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
             new_id = uuid4()
-            made_id = take(session, key, request, new_id)
+            made_id = take(session, key, said or request, new_id)
             if made_id != new_id:
                 return _existing(session, made_id), True
             self._require_room(session, request.owner)
@@ -97,9 +105,11 @@ class JobStore:
             session.refresh(job)
         return job, False
 
-    def submit_batch_once(self, batch: BatchRequest, key: str | None) -> tuple[Batch, bool]:
+    def submit_batch_once(
+        self, batch: BatchRequest, key: str | None, *, said: BatchRequest | None = None
+    ) -> tuple[Batch, bool]:
         """Insert a batch with all its jobs, or nothing; a second call with the same key gives the
-        same batch, and True.
+        same batch, and True. For `said` see `submit_once`.
 
         Raises:
             IdempotencyKeyReusedError: the key has submitted another request.
@@ -108,7 +118,7 @@ class JobStore:
         """
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
             new_id = uuid4()
-            made_id = take(session, key, batch, new_id)
+            made_id = take(session, key, said or batch, new_id)
             if made_id != new_id:
                 return _existing_batch(session, made_id), True
             row = Batch(id=new_id, name=batch.name)

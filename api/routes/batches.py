@@ -7,8 +7,9 @@ from fastapi import APIRouter, BackgroundTasks, Body, Response
 from fastapi.openapi.models import Example
 
 from api.dependencies import Bell, Store
+from api.idempotency import REPLAYED, IdempotencyKey
 from api.openapi import problems
-from api.routes.jobs import CREATED, EXAMPLE
+from api.routes.jobs import EXAMPLE, SUBMITTED
 from api.schemas import Batch
 from api.validation import require_storable, unreadable
 from jobs.batch import BatchRequest
@@ -29,7 +30,7 @@ _EXAMPLES = {
     "",
     operation_id="submit_batch",
     status_code=201,
-    responses={201: CREATED, **problems(400, 409, 415, 422, 503)},
+    responses={201: SUBMITTED, **problems(400, 409, 415, 422, 503)},
 )
 def submit(
     request: Annotated[BatchRequest, Body(openapi_examples=_EXAMPLES)],
@@ -37,13 +38,27 @@ def submit(
     afterwards: BackgroundTasks,
     store: Store,
     doorbell: Bell,
+    key: IdempotencyKey = None,
 ) -> Batch:
     """Queue many jobs, all of them or none: a list, or a template over models and sparsities. Each
     is checked as one of its own."""
     require_storable(request)
+    checked = request if store.has_submitted(request, key) else _checked(request)
+    made, replayed = store.submit_batch_once(checked, key, said=request)
+    if replayed:
+        response.headers[REPLAYED] = "true"
+    row, queued = store.batch(made.id)
+    for found in queued:
+        afterwards.add_task(doorbell.ring, found.id)
+    response.headers["Location"] = f"/v1/batches/{row.id}"
+    return Batch.of(row, queued)
+
+
+def _checked(batch: BatchRequest) -> BatchRequest:
+    """As for one job; what is wrong is named by its place in the batch."""
     checked = []
-    for number, job in enumerate(request.requests()):
-        at = request.pointer_to(number)
+    for number, job in enumerate(batch.requests()):
+        at = batch.pointer_to(number)
         try:
             checked.append(check_inputs(job))
         except PruneError as error:
@@ -51,12 +66,7 @@ def submit(
             raise
         except OSError as error:
             raise unreadable(job, error, at=at) from error
-    batch = BatchRequest(name=request.name, jobs=tuple(checked))
-    row, queued = store.batch(store.submit_batch(batch).id)
-    for found in queued:
-        afterwards.add_task(doorbell.ring, found.id)
-    response.headers["Location"] = f"/v1/batches/{row.id}"
-    return Batch.of(row, queued)
+    return BatchRequest(name=batch.name, jobs=tuple(checked))
 
 
 @router.get("/{batch_id}", operation_id="show_batch", responses=problems(404, 422, 503))

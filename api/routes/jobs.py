@@ -7,6 +7,7 @@ from fastapi import APIRouter, BackgroundTasks, Body, Query, Response
 from fastapi.openapi.models import Example
 
 from api.dependencies import Bell, Store
+from api.idempotency import REPLAYED, REPLAYED_HEADER, IdempotencyKey
 from api.openapi import problems
 from api.schemas import Attempt, AttemptPage, Event, EventPage, Job, JobPage, job_path
 from api.validation import require_storable, unreadable
@@ -73,6 +74,7 @@ CREATED: dict[str, Any] = {
     "description": "Queued, durably.",
     "headers": {"Location": {"description": "Its path.", "schema": {"type": "string"}}},
 }
+SUBMITTED = {**CREATED, "headers": {**CREATED["headers"], REPLAYED: REPLAYED_HEADER}}
 _SHORT_EXAMPLE = {key: EXAMPLE[key] for key in ("model", "calibration", "target")}
 _EXAMPLES = {
     "all": Example(summary="At night, with the pruning spelled out", value=EXAMPLE),
@@ -85,7 +87,7 @@ _EXAMPLES = {
     operation_id="submit_job",
     status_code=201,
     responses={
-        201: CREATED,
+        201: SUBMITTED,
         **problems(400, 409, 415, 422, 503),
     },
 )
@@ -95,19 +97,27 @@ def submit(
     afterwards: BackgroundTasks,
     store: Store,
     doorbell: Bell,
+    key: IdempotencyKey = None,
 ) -> Job:
     """Queue a pruning job, after checking its files, its architecture and that its target is
     reachable. Sparsity is a share of the non-embedding parameters, between 0 and 1."""
     require_storable(request)
-    try:
-        request = check_inputs(request)
-    except OSError as error:
-        raise unreadable(request, error) from error
-    job = store.submit(request)
+    # Files may have gone since; that is no reason to deny what was queued.
+    checked = request if store.has_submitted(request, key) else _checked(request)
+    job, replayed = store.submit_once(checked, key, said=request)
+    if replayed:
+        response.headers[REPLAYED] = "true"
     # After the response: a broker that is down makes the ringing slow.
     afterwards.add_task(doorbell.ring, job.id)
     response.headers["Location"] = job_path(job.id)
     return shown(job, store)
+
+
+def _checked(request: JobRequest) -> JobRequest:
+    try:
+        return check_inputs(request)
+    except OSError as error:
+        raise unreadable(request, error) from error
 
 
 @router.get("", operation_id="list_jobs", responses=problems(422, 503))

@@ -86,6 +86,16 @@ def test_every_field_of_a_request_has_its_meaning(document: dict[str, Any]) -> N
             assert schema.get("description"), f"{name}.{field}"
 
 
+def test_submissions_tell_of_their_key(document: dict[str, Any]) -> None:
+    for path in ("/v1/jobs", "/v1/batches"):
+        operation = document["paths"][path]["post"]
+        (key,) = operation["parameters"]
+        assert (key["name"], key["in"], key["required"]) == ("Idempotency-Key", "header", False)
+        assert "7 days" in key["description"]
+        assert "[!-~]{1,255}" in str(key["schema"])
+        assert "Idempotency-Replayed" in operation["responses"]["201"]["headers"]
+
+
 def test_the_request_has_examples(document: dict[str, Any]) -> None:
     content = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]
     pruning = content["examples"]["all"]["value"]["pruning"]
