@@ -22,4 +22,6 @@ def require_success(response: httpx.Response) -> None:
             detail=f"{response.request.url} answered {response.status_code} "
             f"{response.reason_phrase}: {response.text[:300]}",
         )
-    raise ServiceError(problem)
+    retry_after = response.headers.get("Retry-After", "")
+    # A date, its other form, is by a clock that may not be ours.
+    raise ServiceError(problem, int(retry_after) if retry_after.isdecimal() else None)

@@ -28,10 +28,12 @@ def submit(
             help="JSON as for POST /v1/batches: jobs, or a template with models and sparsities.",
         ),
     ],
+    idempotency_key: options.IdempotencyKey = None,
 ) -> None:
     """Submit a batch; print its id."""
     with Client(context.obj) as client:
-        results().print(client.submit_batch(_read(file)).id)
+        batch = client.submit_batch(_read(file), idempotency_key=idempotency_key)
+    results().print(batch.id)
 
 
 @app.command()

@@ -16,12 +16,10 @@ import httpx
 from client.answers import require_success
 from client.errors import ClientError, CorruptedDownloadError, UnreachableServiceError
 from client.responses import Artifact
+from client.tries import pauses
 
-FRUITLESS_TRIES = 5
+FRUITLESS_TRIES = 6
 """Tries in a row that bring no byte before giving up."""
-
-PAUSE_SECONDS = 0.5
-"""Before the second of them; it doubles with each."""
 
 
 class Download:
@@ -61,7 +59,7 @@ class Download:
         raise CorruptedDownloadError(self._artifact, size, digest)
 
     def _complete(self) -> None:
-        fruitless = 0
+        left = pauses(FRUITLESS_TRIES)
         while True:
             before = _size(self._part)
             try:
@@ -70,10 +68,12 @@ class Download:
                     return
                 raise httpx.ReadError("the connection ended early")
             except httpx.TransportError as error:
-                fruitless = 0 if _size(self._part) > before else fruitless + 1
-                if fruitless >= FRUITLESS_TRIES:
+                if _size(self._part) > before:
+                    left = pauses(FRUITLESS_TRIES)
+                pause = next(left, None)
+                if pause is None:
                     raise UnreachableServiceError(str(self._http.base_url), error) from error
-                time.sleep(PAUSE_SECONDS * 2**fruitless)
+                time.sleep(pause)
 
     def _receive(self, begin: int) -> None:
         if begin >= self._artifact.size_bytes > 0:

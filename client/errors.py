@@ -8,10 +8,15 @@ class ClientError(Exception):
 
 
 class ServiceError(ClientError):
-    """The service has answered with a problem."""
+    """The service has answered with a problem.
 
-    def __init__(self, problem: Problem) -> None:
+    Attributes:
+        retry_after_seconds: when to try again, if it has said so.
+    """
+
+    def __init__(self, problem: Problem, retry_after_seconds: int | None = None) -> None:
         self.problem = problem
+        self.retry_after_seconds = retry_after_seconds
         lines = [problem.detail or problem.title]
         for error in problem.errors:
             line = f"  {error.pointer}: {error.message}"
@@ -28,6 +33,7 @@ class UnreachableServiceError(ClientError):
 
     def __init__(self, url: str, reason: Exception) -> None:
         self.url = url
+        self.reason = reason
         super().__init__(
             f"no answer from {url} ({reason}); start the service with `bonsai up`, or name its "
             "address with --url or BONSAI_URL"

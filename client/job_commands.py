@@ -59,6 +59,7 @@ def submit(
     refit: options.Refit = None,
     damping: options.Damping = None,
     seed: options.Seed = None,
+    idempotency_key: options.IdempotencyKey = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay and watch it, as `watch`.")] = False,
 ) -> None:
     """Submit a pruning job; print its id."""
@@ -104,7 +105,7 @@ def submit(
                 "device": given(needs) or None,
             }
         )
-        job = client.submit(request, labels=labels, **queueing)
+        job = client.submit(request, idempotency_key=idempotency_key, labels=labels, **queueing)
         results().print(job.id)
         if watch:
             _watch(client, job.id)

@@ -68,6 +68,15 @@ Memory = Annotated[
     ),
 ]
 
+IdempotencyKey = Annotated[
+    str | None,
+    Option(
+        metavar="KEY",
+        help="Name of this submission, for scripts that may run twice: the same key and request "
+        "again give the same job, for a week (default: a fresh one)",
+    ),
+]
+
 Preset = Annotated[
     str | None,
     Option(

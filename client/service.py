@@ -14,11 +14,22 @@ from pydantic import BaseModel, ValidationError
 from client.answers import require_success
 from client.download import Download
 from client.errors import ServiceError, UnexpectedAnswerError, UnreachableServiceError
+from client.idempotency import key_header
 from client.responses import Artifact, Attempt, Batch, Event, Expiries, Job, Page, Worker
+from client.tries import pauses
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PAGE_ITEMS = 200
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+_TRIES = 5
+"""Of a submission, before giving up."""
+
+_PASSING = {502, 503, 504}
+"""Statuses of a service that is away for a while, or of what stands before it."""
+
+_LONGEST_PAUSE_SECONDS = 60
+"""A service that is away for longer is not waited for."""
 
 Response = TypeVar("Response", bound=BaseModel)
 
@@ -57,13 +68,30 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def submit(self, request: Mapping[str, Any] | None = None, /, **fields: Any) -> Job:
-        """Submit a job: a whole request, or its fields by name. Not tried twice by itself."""
-        return self._ask(Job, "POST", "/v1/jobs", json={**(request or {}), **fields})
+    def submit(
+        self,
+        request: Mapping[str, Any] | None = None,
+        /,
+        *,
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> Job:
+        """Submit a job: a whole request, or its fields by name.
 
-    def submit_batch(self, request: Mapping[str, Any]) -> Batch:
-        """Submit many jobs, all or none: `jobs`, or a `template` with `models`, `sparsities`."""
-        return self._ask(Batch, "POST", "/v1/batches", json=dict(request))
+        It is tried again while no answer comes, and makes one job all the same: each call has a key
+        of its own. With an `idempotency_key` of yours, so do several calls with the same request.
+        """
+        content = {**(request or {}), **fields}
+        return self._submit(Job, "/v1/jobs", content, idempotency_key)
+
+    def submit_batch(
+        self, request: Mapping[str, Any], *, idempotency_key: str | None = None
+    ) -> Batch:
+        """Submit many jobs, all or none: `jobs`, or a `template` with `models`, `sparsities`.
+
+        Tried again as `submit`.
+        """
+        return self._submit(Batch, "/v1/batches", dict(request), idempotency_key)
 
     def batch(self, batch_id: str) -> Batch:
         """How the jobs of a batch fare."""
@@ -190,6 +218,20 @@ class Client:
             if cursor is None:
                 return
 
+    def _submit(
+        self, model: type[Response], path: str, content: Mapping[str, Any], key: str | None
+    ) -> Response:
+        headers = key_header(key)
+        left = pauses(_TRIES)
+        while True:
+            try:
+                return self._ask(model, "POST", path, json=content, headers=headers)
+            except (UnreachableServiceError, ServiceError) as error:
+                pause, wanted = next(left, None), _seconds_until_again(error)
+                if pause is None or wanted is None:
+                    raise
+                time.sleep(max(pause, wanted))
+
     def _ask(self, model: type[Response], method: str, path: str, **content: Any) -> Response:
         try:
             response = self._http.request(method, path, **content)
@@ -206,6 +248,16 @@ class Client:
             return model.model_validate(content)
         except ValidationError as error:
             raise UnexpectedAnswerError(self.base_url, str(error)) from error
+
+
+def _seconds_until_again(error: UnreachableServiceError | ServiceError) -> float | None:
+    """How long to wait at least before the same request; None where it would end the same."""
+    if isinstance(error, UnreachableServiceError):
+        never = isinstance(error.reason, httpx.UnsupportedProtocol | httpx.InvalidURL)
+        return None if never else 0
+    wanted = error.retry_after_seconds or 0
+    passing = error.problem.status in _PASSING and wanted <= _LONGEST_PAUSE_SECONDS
+    return wanted if passing else None
 
 
 def _batch(batch_id: str) -> str:

@@ -65,7 +65,7 @@ def http(behaviour: Behaviour) -> Iterator[httpx.Client]:
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.download.PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("client.tries.PAUSE_SECONDS", 0.001)
 
 
 def test_a_download_that_is_cut_goes_on_where_it_ended(
