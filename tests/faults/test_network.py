@@ -5,14 +5,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
+from sqlalchemy import text
 
+from jobs.connections import connect_for_migrations
 from jobs.settings import Settings
 from jobs.states import JobState
 from tests.faults.conftest import Night, broker_through, through
@@ -145,24 +148,36 @@ def test_f9_the_broker_is_half_open_while_a_job_runs(
     night.check()
 
 
+StartApi = Callable[[], subprocess.Popen[bytes]]
+
+
 @pytest.fixture
-def api(night: Night, broker: Proxy, settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
-    """An API whose broker takes connections and never answers."""
+def start_api(
+    night: Night, broker: Proxy, database: Proxy, settings: Settings
+) -> Iterator[StartApi]:
+    """Starts an API whose broker takes connections and never answers."""
     broker.silent = True
     environment = {
         **os.environ,
-        "BONSAI_DATABASE_URL": settings.database_url,
+        "BONSAI_DATABASE_URL": through(database, settings),
         "BONSAI_REDIS_URL": broker_through(broker, settings),
         "BONSAI_DATA_DIR": str(settings.data_dir),
     }
     command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app"]
-    with night.service.log.open("ab") as log:
-        process = subprocess.Popen(
-            [*command, "--port", str(free_port())], env=environment, stdout=log, stderr=log
-        )
-    yield process
-    process.kill()
-    process.wait()
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        with night.service.log.open("ab") as log:
+            process = subprocess.Popen(
+                [*command, "--port", str(free_port())], env=environment, stdout=log, stderr=log
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 def free_port() -> int:
@@ -182,8 +197,9 @@ def address(process: subprocess.Popen[bytes]) -> str:
 
 
 def test_f26_the_api_is_killed_before_it_rings(
-    night: Night, api: subprocess.Popen[bytes], body: dict[str, Any]
+    night: Night, start_api: StartApi, body: dict[str, Any]
 ) -> None:
+    api = start_api()
     answer = httpx.post(f"{address(api)}/v1/jobs", json=body, timeout=30)
     api.kill()
     assert answer.status_code == 201
@@ -192,3 +208,53 @@ def test_f26_the_api_is_killed_before_it_rings(
     assert night.service.doorbell.pending() == 0
     night.start_worker()
     night.succeed()
+
+
+KEY = {"Idempotency-Key": "nightly-2026-12-01"}
+
+
+def submit(api: subprocess.Popen[bytes], body: dict[str, Any]) -> httpx.Response:
+    return httpx.post(f"{address(api)}/v1/jobs", json=body, headers=KEY, timeout=30)
+
+
+def require_replay(night: Night, answer: httpx.Response) -> None:
+    """The only job there is, made before, which runs once and well."""
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["Idempotency-Replayed"] == "true"
+    (job,) = night.service.store.list(limit=10).items
+    assert answer.json()["id"] == str(job.id)
+    night.jobs.append(job.id)
+    night.start_worker()
+    night.succeed()
+
+
+def test_f27_the_api_is_killed_after_the_commit_and_before_the_reply(
+    night: Night, start_api: StartApi, body: dict[str, Any], settings: Settings
+) -> None:
+    """A lock on what the reply is made of holds it up, when the job is committed already."""
+    api, other = start_api(), start_api()
+    address(api)
+    with (
+        ThreadPoolExecutor(1) as pool,
+        connect_for_migrations(settings.database_url).begin() as blocker,
+    ):
+        blocker.execute(text("LOCK TABLE usages"))
+        answer = pool.submit(submit, api, body)
+        while not night.service.store.list(limit=1).items:
+            time.sleep(0.01)
+        api.kill()
+        with pytest.raises(httpx.TransportError):
+            answer.result()
+    require_replay(night, submit(other, body))
+
+
+def test_f27_the_reply_to_the_commit_is_lost(
+    night: Night, start_api: StartApi, body: dict[str, Any], database: Proxy
+) -> None:
+    """The API cannot know whether the job is there, and says to try again."""
+    api = start_api()
+    database.swallow_reply_to(b"COMMIT")
+    answer = submit(api, body)
+    assert database.swallowed
+    assert (answer.status_code, answer.json()["code"]) == (503, "database_unreachable")
+    require_replay(night, submit(api, body))
