@@ -183,21 +183,37 @@ def _fits(device: Device) -> ColumnElement[bool]:
     whole = func.coalesce(device.free_bytes >= _WHOLE, true())
     if device.kind is not DeviceKind.CUDA:
         return and_(kind, whole)
-    held_whole = exists().where(_THERE, _OF_KIND, Worker.memory_bytes >= _WHOLE)
-    return and_(kind, or_(whole, and_(device.free_bytes >= _STREAMED, ~held_whole)))
+    cuda = _most(Worker.memory_bytes, DeviceKind.CUDA)
+    host = case((Job.device_kind.is_(None), _most(Worker.memory_bytes, DeviceKind.CPU)), else_=0)
+    too_large = func.greatest(cuda, host) < _WHOLE
+    return and_(kind, or_(whole, and_(device.free_bytes >= _STREAMED, too_large)))
 
 
 def _fits_none() -> ColumnElement[bool]:
     """Whether there are workers, and none of them could take a job, free or when it is."""
-    needed = case((Worker.device_kind == DeviceKind.CUDA, _STREAMED), else_=_WHOLE)
-    enough = func.coalesce(needed <= Worker.free_bytes, true())
-    return and_(exists().where(_THERE), ~exists().where(_THERE, _OF_KIND, enough))
+    streamed, whole = func.coalesce(_STREAMED, 0), func.coalesce(_WHOLE, 0)
+    on_cuda = streamed <= _most(Worker.free_bytes, DeviceKind.CUDA)
+    on_host = whole <= _most(Worker.free_bytes, DeviceKind.CPU)
+    fits = or_(
+        and_(or_(Job.device_kind.is_(None), Job.device_kind == DeviceKind.CUDA), on_cuda),
+        and_(or_(Job.device_kind.is_(None), Job.device_kind == DeviceKind.CPU), on_host),
+    )
+    return and_(exists().where(_THERE), ~fits)
 
+
+def _most(memory: ColumnElement[int | None] | Any, kind: DeviceKind) -> ColumnElement[int]:
+    """The most memory that a worker of a kind has, -1 if there is none; asked once, not per job."""
+    known = func.coalesce(memory, _UNKNOWN)
+    most = func.coalesce(func.max(known), -1)
+    return select(most).where(_THERE, Worker.device_kind == kind).scalar_subquery()
+
+
+_UNKNOWN = 2**62
+"""Bytes of a device that nothing is known of: it may have any."""
 
 _WHOLE = Job.memory_bytes
 _STREAMED = func.coalesce(Job.streamed_memory_bytes, Job.memory_bytes)
 _THERE = and_(Worker.lost_at > func.now(), ~Worker.draining)
-_OF_KIND = or_(Job.device_kind.is_(None), Job.device_kind == Worker.device_kind)
 
 
 _HELD = (
