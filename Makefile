@@ -33,8 +33,8 @@ test: setup ## Run every test, on servers of its own
 	$(BIN)/python -m pytest
 
 faults: setup ## Run the tests that kill, freeze and starve real processes, and random lives of jobs
-	$(BIN)/python -m pytest tests/faults tests/worker/test_faults.py tests/worker/test_kill.py tests/worker/test_tree.py \
-		tests/jobs/test_lives.py
+	$(BIN)/python -m pytest tests/faults tests/worker/test_faults.py tests/worker/test_kill.py \
+		tests/worker/test_tree.py tests/jobs/test_lives.py
 
 soak: setup ## Let faults happen at random for SOAK_SECONDS (300), from SOAK_SEED (one of its own)
 	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) SOAK_RECORD=$(SOAK_RECORD) \

@@ -6,6 +6,7 @@ neither, and who comes second with a key waits for the first, and finds what tha
 
 import hashlib
 import json
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -21,10 +22,34 @@ from jobs.request import JobRequest
 FORGOTTEN_AFTER = timedelta(days=7)
 """A key is known for at least so long."""
 
-Submission = JobRequest | BatchRequest
+
+@dataclass(frozen=True, slots=True)
+class SubmissionKey:
+    """A key, and what it was sent with.
+
+    Attributes:
+        resource: what it makes, `job` or `batch`; a key may do so once in each.
+        key: the client's name of the submission.
+        sha256: of the request as the client has said it.
+    """
+
+    resource: str
+    key: str
+    sha256: str
 
 
-def made_by(session: Session, key: str | None, request: Submission) -> UUID | None:
+def submission_key(key: str | None, request: JobRequest | BatchRequest) -> SubmissionKey | None:
+    """What a key names, if there is one."""
+    if key is None:
+        return None
+    resource = "batch" if isinstance(request, BatchRequest) else "job"
+    # What was said, without the defaults: an upgrade between two tries may bring new ones.
+    said = request.model_dump(mode="json", exclude_unset=True)
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return SubmissionKey(resource, key, digest)
+
+
+def made_by(session: Session, key: SubmissionKey | None) -> UUID | None:
     """What a key has made so far, if anything.
 
     Raises:
@@ -32,13 +57,11 @@ def made_by(session: Session, key: str | None, request: Submission) -> UUID | No
     """
     if key is None:
         return None
-    found = session.get(IdempotencyKey, (_resource(request), key))
-    if found is None:
-        return None
-    return _checked(key, request, found.sha256, found.made_id)
+    found = session.get(IdempotencyKey, (key.resource, key.key))
+    return None if found is None else _checked(key, found.sha256, found.made_id)
 
 
-def take(session: Session, key: str | None, request: Submission, new_id: UUID) -> UUID:
+def take(session: Session, key: SubmissionKey | None, new_id: UUID) -> UUID:
     """Let a key make `new_id`, unless it has made something before: that.
 
     Raises:
@@ -46,21 +69,15 @@ def take(session: Session, key: str | None, request: Submission, new_id: UUID) -
     """
     if key is None:
         return new_id
-    values = {
-        "resource": _resource(request),
-        "key": key,
-        "sha256": _digest(request),
-        "made_id": new_id,
-    }
     query = (
         insert(IdempotencyKey)
-        .values(values)
+        .values(**asdict(key), made_id=new_id)
         # Changes nothing, but gives the row, whoever has inserted it.
-        .on_conflict_do_update(index_elements=["resource", "key"], set_={"key": key})
+        .on_conflict_do_update(index_elements=["resource", "key"], set_={"key": key.key})
         .returning(IdempotencyKey.sha256, IdempotencyKey.made_id)
     )
     sha256, made_id = session.execute(query).one()
-    return _checked(key, request, sha256, made_id)
+    return _checked(key, sha256, made_id)
 
 
 def forget_old(session: Session) -> None:
@@ -69,17 +86,7 @@ def forget_old(session: Session) -> None:
     session.execute(delete(IdempotencyKey).where(old))
 
 
-def _checked(key: str, request: Submission, sha256: str, made_id: UUID) -> UUID:
-    if sha256 != _digest(request):
-        raise IdempotencyKeyReusedError(key, _resource(request), made_id)
+def _checked(key: SubmissionKey, sha256: str, made_id: UUID) -> UUID:
+    if sha256 != key.sha256:
+        raise IdempotencyKeyReusedError(key.key, key.resource, made_id)
     return made_id
-
-
-def _resource(request: Submission) -> str:
-    return "batch" if isinstance(request, BatchRequest) else "job"
-
-
-def _digest(request: Submission) -> str:
-    # What was said, without the defaults: an upgrade between two tries may bring new ones.
-    said = request.model_dump(mode="json", exclude_unset=True)
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

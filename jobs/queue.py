@@ -28,7 +28,7 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from jobs.devices import Device, DeviceKind
 from jobs.fairness import Fairness
@@ -201,10 +201,9 @@ def _fits_none() -> ColumnElement[bool]:
     return and_(exists().where(_THERE), ~fits)
 
 
-def _most(memory: ColumnElement[int | None] | Any, kind: DeviceKind) -> ColumnElement[int]:
+def _most(memory: InstrumentedAttribute[int | None], kind: DeviceKind) -> ColumnElement[int]:
     """The most memory that a worker of a kind has, -1 if there is none; asked once, not per job."""
-    known = func.coalesce(memory, _UNKNOWN)
-    most = func.coalesce(func.max(known), -1)
+    most = func.coalesce(func.max(func.coalesce(memory, _UNKNOWN)), -1)
     return select(most).where(_THERE, Worker.device_kind == kind).scalar_subquery()
 
 

@@ -24,7 +24,7 @@ from jobs.errors import (
     UnknownDependencyError,
 )
 from jobs.fairness import DEFAULT, Fairness
-from jobs.idempotency import Submission, made_by, take
+from jobs.idempotency import SubmissionKey, made_by, take
 from jobs.ledger import inherit
 from jobs.moves import move, tell
 from jobs.queue import Place, places
@@ -80,23 +80,15 @@ class JobStore:
         """
         return self.submit_once(request, None)[0]
 
-    def submit_once(
-        self, request: JobRequest, key: str | None, *, said: JobRequest | None = None
-    ) -> tuple[Job, bool]:
+    def submit_once(self, request: JobRequest, key: SubmissionKey | None) -> tuple[Job, bool]:
         """As `submit`; a second call with the same key gives the same job, and True.
-
-        Args:
-            request: what is to be done.
-            key: the client's name of this submission.
-            said: the request before estimates were written into it, which tells whether a second
-                one is the same.
 
         Raises:
             IdempotencyKeyReusedError: the key has submitted another request.
         """
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
             new_id = uuid4()
-            made_id = take(session, key, said or request, new_id)
+            made_id = take(session, key, new_id)
             if made_id != new_id:
                 return _existing(session, made_id), True
             self._require_room(session, request.owner)
@@ -106,10 +98,10 @@ class JobStore:
         return job, False
 
     def submit_batch_once(
-        self, batch: BatchRequest, key: str | None, *, said: BatchRequest | None = None
+        self, batch: BatchRequest, key: SubmissionKey | None
     ) -> tuple[Batch, bool]:
         """Insert a batch with all its jobs, or nothing; a second call with the same key gives the
-        same batch, and True. For `said` see `submit_once`.
+        same batch, and True.
 
         Raises:
             IdempotencyKeyReusedError: the key has submitted another request.
@@ -118,7 +110,7 @@ class JobStore:
         """
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
             new_id = uuid4()
-            made_id = take(session, key, said or batch, new_id)
+            made_id = take(session, key, new_id)
             if made_id != new_id:
                 return _existing_batch(session, made_id), True
             row = Batch(id=new_id, name=batch.name)
@@ -133,14 +125,14 @@ class JobStore:
             session.refresh(row)
         return row, False
 
-    def has_submitted(self, request: Submission, key: str | None) -> bool:
+    def has_submitted(self, key: SubmissionKey | None) -> bool:
         """Whether a job or a batch was submitted with this key; without a key, none was.
 
         Raises:
             IdempotencyKeyReusedError: it was another request.
         """
         with Session(self._engine) as session:
-            return made_by(session, key, request) is not None
+            return made_by(session, key) is not None
 
     def batch(self, batch_id: UUID) -> tuple[Batch, Sequence[Job]]:
         """A batch and its jobs, in the order of the request; BatchNotFoundError if there is none.

@@ -14,6 +14,7 @@ from api.schemas import Batch
 from api.validation import require_storable, unreadable
 from jobs.batch import BatchRequest
 from jobs.errors import PruneError
+from jobs.idempotency import submission_key
 from jobs.request import check_inputs
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
@@ -43,8 +44,9 @@ def submit(
     """Queue many jobs, all of them or none: a list, or a template over models and sparsities. Each
     is checked as one of its own."""
     require_storable(request)
-    checked = request if store.has_submitted(request, key) else _checked(request)
-    made, replayed = store.submit_batch_once(checked, key, said=request)
+    submission = submission_key(key, request)
+    checked = request if store.has_submitted(submission) else _checked(request)
+    made, replayed = store.submit_batch_once(checked, submission)
     if replayed:
         response.headers[REPLAYED] = "true"
     row, queued = store.batch(made.id)

@@ -12,6 +12,7 @@ from api.openapi import problems
 from api.schemas import Attempt, AttemptPage, Event, EventPage, Job, JobPage, job_path
 from api.validation import require_storable, unreadable
 from jobs import records
+from jobs.idempotency import submission_key
 from jobs.request import JobRequest, check_inputs
 from jobs.states import JobState, Wish
 from jobs.store import JobStore
@@ -102,9 +103,10 @@ def submit(
     """Queue a pruning job, after checking its files, its architecture and that its target is
     reachable. Sparsity is a share of the non-embedding parameters, between 0 and 1."""
     require_storable(request)
+    submission = submission_key(key, request)
     # Files may have gone since; that is no reason to deny what was queued.
-    checked = request if store.has_submitted(request, key) else _checked(request)
-    job, replayed = store.submit_once(checked, key, said=request)
+    checked = request if store.has_submitted(submission) else _checked(request)
+    job, replayed = store.submit_once(checked, submission)
     if replayed:
         response.headers[REPLAYED] = "true"
     # After the response: a broker that is down makes the ringing slow.

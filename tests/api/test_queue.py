@@ -68,45 +68,43 @@ def test_a_job_tells_what_it_needs_of_a_device_and_that_none_has_it(
 
 
 @pytest.mark.parametrize(
-    ("device", "pointer", "words"),
+    ("fields", "pointer", "words"),
     [
-        ({"kind": "tpu"}, "/device/kind", "cpu"),
-        ({"memory_bytes": 0}, "/device/memory_bytes", "greater than or equal to 1"),
-        ({"memory": 1}, "/device/memory", "kind, memory_bytes, streamed_memory_bytes"),
         (
-            {"memory_bytes": 1, "streamed_memory_bytes": 2},
+            {"schedule": {"priority": "urgent"}},
+            "/schedule/priority",
+            "lowest, low, normal, high, highest",
+        ),
+        (
+            {"schedule": {"window": {"hours": "22-7"}}},
+            "/schedule/window/hours",
+            "must be like 22:00-07:00",
+        ),
+        (
+            {"schedule": {"window": {"hours": "22:00-07:00", "zone": "Mars"}}},
+            "/schedule/window/zone",
+            "must be an IANA time zone",
+        ),
+        ({"schedule": {"not_before": "tomorrow"}}, "/schedule/not_before", "datetime"),
+        (
+            {"schedule": {"until": "x"}},
+            "/schedule/until",
+            "priority, not_before, deadline, after, window",
+        ),
+        ({"device": {"kind": "tpu"}}, "/device/kind", "cpu"),
+        ({"device": {"memory_bytes": 0}}, "/device/memory_bytes", "greater than or equal to 1"),
+        ({"device": {"memory": 1}}, "/device/memory", "kind, memory_bytes, streamed_memory_bytes"),
+        (
+            {"device": {"memory_bytes": 1, "streamed_memory_bytes": 2}},
             "/device",
             "streamed_memory_bytes must not be more than memory_bytes",
         ),
     ],
 )
-def test_needs_that_cannot_be_are_refused_by_name(
-    client: TestClient, body: dict[str, Any], device: dict[str, Any], pointer: str, words: str
+def test_a_schedule_or_needs_that_cannot_be_are_refused_by_name(
+    client: TestClient, body: dict[str, Any], fields: dict[str, Any], pointer: str, words: str
 ) -> None:
-    response = client.post("/v1/jobs", json={**body, "device": device})
-    error = only_error(require_problem(response, 422, "invalid_request"))
-    assert error["pointer"] == pointer
-    assert words in f"{error['message']} {error['allowed']}"
-
-
-@pytest.mark.parametrize(
-    ("schedule", "pointer", "words"),
-    [
-        ({"priority": "urgent"}, "/schedule/priority", "lowest, low, normal, high, highest"),
-        ({"window": {"hours": "22-7"}}, "/schedule/window/hours", "must be like 22:00-07:00"),
-        (
-            {"window": {"hours": "22:00-07:00", "zone": "Mars"}},
-            "/schedule/window/zone",
-            "must be an IANA time zone",
-        ),
-        ({"not_before": "tomorrow"}, "/schedule/not_before", "datetime"),
-        ({"until": "x"}, "/schedule/until", "priority, not_before, deadline, after, window"),
-    ],
-)
-def test_a_schedule_that_cannot_be_is_refused_by_name(
-    client: TestClient, body: dict[str, Any], schedule: dict[str, Any], pointer: str, words: str
-) -> None:
-    response = client.post("/v1/jobs", json={**body, "schedule": schedule})
+    response = client.post("/v1/jobs", json={**body, **fields})
     error = only_error(require_problem(response, 422, "invalid_request"))
     assert error["pointer"] == pointer
     assert words in f"{error['message']} {error['allowed']}"

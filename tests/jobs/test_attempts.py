@@ -28,11 +28,6 @@ AT_ONCE = CrashLimits(in_a_row=3, backoff_seconds=0)
 
 
 @pytest.fixture
-def store(engine: Engine) -> JobStore:
-    return JobStore(engine)
-
-
-@pytest.fixture
 def attempts(engine: Engine) -> AttemptStore:
     return AttemptStore(engine)
 

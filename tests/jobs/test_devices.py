@@ -23,11 +23,6 @@ UNKNOWN = Device(DeviceKind.CUDA, "cuda")
 
 
 @pytest.fixture
-def store(engine: Engine) -> JobStore:
-    return JobStore(engine)
-
-
-@pytest.fixture
 def workers(engine: Engine) -> WorkerStore:
     return WorkerStore(engine)
 

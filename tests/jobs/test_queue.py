@@ -27,11 +27,6 @@ NOW = datetime.now(UTC)
 
 
 @pytest.fixture
-def store(engine: Engine) -> JobStore:
-    return JobStore(engine)
-
-
-@pytest.fixture
 def attempts(engine: Engine) -> AttemptStore:
     return AttemptStore(engine)
 

@@ -32,11 +32,6 @@ def files(settings: Settings) -> LocalArtifactStore:
 
 
 @pytest.fixture
-def store(engine: Engine) -> JobStore:
-    return JobStore(engine)
-
-
-@pytest.fixture
 def ended(
     engine: Engine, store: JobStore, worker: FakeWorker, body: dict[str, Any], tmp_path: Path
 ) -> Callable[..., UUID]:
@@ -143,12 +138,14 @@ def test_a_pinned_job_is_kept_and_gets_another_notice_when_unpinned(
     assert (found.due_at, found.is_due) == (None, False)
 
 
-def test_one_that_was_pinned_in_between_stays(
+@pytest.mark.parametrize("asked", [[True], [True, False]], ids=["pinned", "unpinned_again"])
+def test_one_that_was_pinned_in_between_stays_and_gets_another_notice_first(
     engine: Engine,
     files: LocalArtifactStore,
     store: JobStore,
     ended: Callable[..., UUID],
     monkeypatch: pytest.MonkeyPatch,
+    asked: list[bool],
 ) -> None:
     old = ended(8)
     collector = Collector(engine, files, WEEK)
@@ -156,26 +153,8 @@ def test_one_that_was_pinned_in_between_stays(
     change(engine, old, expires_at=NOW - timedelta(seconds=1))
     due = collector.due()
     monkeypatch.setattr(collector, "due", lambda: due)
-    store.pin(old, pinned=True)
-    collector.collect()
-    assert stored(files, store, old)
-
-
-def test_one_that_was_unpinned_in_between_gets_another_notice_first(
-    engine: Engine,
-    files: LocalArtifactStore,
-    store: JobStore,
-    ended: Callable[..., UUID],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    old = ended(8)
-    collector = Collector(engine, files, WEEK)
-    collector.collect()
-    change(engine, old, expires_at=NOW - timedelta(seconds=1))
-    due = collector.due()
-    monkeypatch.setattr(collector, "due", lambda: due)
-    store.pin(old, pinned=True)
-    store.pin(old, pinned=False)
+    for pinned in asked:
+        store.pin(old, pinned=pinned)
     collector.collect()
     assert stored(files, store, old)
 

@@ -22,11 +22,6 @@ PRIOR, WEIGHTS = StoredFile("prior", 1, "0"), StoredFile("weights", 2, "1")
 
 
 @pytest.fixture
-def store(engine: Engine) -> JobStore:
-    return JobStore(engine)
-
-
-@pytest.fixture
 def attempts(engine: Engine) -> AttemptStore:
     return AttemptStore(engine)
 
