@@ -259,7 +259,9 @@ def test_a_job_whose_process_always_crashes_fails_and_the_queue_goes_on(
 def test_a_child_that_hangs_is_killed_and_the_job_goes_on(
     service: Service, request_for: Callable[..., JobRequest]
 ) -> None:
-    worker = service.start_worker(stall_seconds="3")
+    # Frozen within a transaction, the child keeps the job's row for five seconds, in which no lease
+    # is renewed: the lease has to outlast that, as the usual one does.
+    worker = service.start_worker(stall_seconds="3", lease_seconds="12")
     job_id = service.submit(request_for())
     service.wait_evaluated(job_id, 4)
     (child,) = children_of(worker.pid)
