@@ -371,7 +371,8 @@ class Worker(_Wire):
     """Of a CUDA device."""
 
     presence: Presence
-    """`idle`; `busy` with a job; `draining`: told to leave; `lost`: not heard of for too long."""
+    """`idle`; `busy` with a job; `device_failed`: takes none until its device computes again;
+    `draining`: told to leave; `lost`: not heard of for too long."""
 
     job_id: UUID | None
     """The job that it has."""

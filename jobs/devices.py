@@ -24,6 +24,7 @@ class Device:
         memory_bytes: that a job may take of it when it has nothing else to do; None: not known.
         free_bytes: that a job may take of it now; None: not known.
         compute_capability: of a CUDA device, such as 9.0.
+        failed: whether it did not compute when it was last asked.
     """
 
     kind: DeviceKind
@@ -31,6 +32,7 @@ class Device:
     memory_bytes: int | None = None
     free_bytes: int | None = None
     compute_capability: str | None = None
+    failed: bool = False
 
 
 class DeviceNeeds(BaseModel):

@@ -202,9 +202,10 @@ def _fits_none() -> ColumnElement[bool]:
 
 
 def _most(memory: InstrumentedAttribute[int | None], kind: DeviceKind) -> ColumnElement[int]:
-    """The most memory that a worker of a kind has, -1 if there is none; asked once, not per job."""
+    """The most memory that a working device of a kind has, -1 without one; asked once a query."""
     most = func.coalesce(func.max(func.coalesce(memory, _UNKNOWN)), -1)
-    return select(most).where(_THERE, Worker.device_kind == kind).scalar_subquery()
+    working = and_(_THERE, Worker.device_kind == kind, ~Worker.device_failed)
+    return select(most).where(working).scalar_subquery()
 
 
 _UNKNOWN = 2**62

@@ -190,6 +190,8 @@ class Worker(Base):
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
     lost_at: Mapped[datetime]
     """When it counts as lost, unless it is heard of before."""
+    device_failed: Mapped[bool] = mapped_column(server_default="false")
+    """Whether its device did not compute when it was last asked."""
     draining: Mapped[bool] = mapped_column(server_default="false")
     """Whether it has been told to leave."""
 

@@ -64,7 +64,8 @@ class Settings(BaseSettings):
     ten times as long is borne while it loads the model."""
 
     hold_seconds: Annotated[float, Field(ge=0.1)] = 60.0
-    """How long a job waits that found no room on the disk, before it tries again."""
+    """How long a job waits that found no room on the disk before it tries again, and a worker whose
+    device has failed."""
 
     ageing_seconds: Annotated[float, Field(ge=1)] = 43_200.0
     """Waiting so long lifts a queued job by one level of priority."""

@@ -25,6 +25,7 @@ class Presence(StrEnum):
 
     IDLE = "idle"
     BUSY = "busy"
+    DEVICE_FAILED = "device_failed"
     DRAINING = "draining"
     LOST = "lost"
 
@@ -102,6 +103,7 @@ def _seen(name: str, device: Device, seconds: float, changes: Mapping[str, Any])
         "memory_bytes": device.memory_bytes,
         "free_bytes": device.free_bytes,
         "compute_capability": device.compute_capability,
+        "device_failed": device.failed,
     }
     row = insert(Worker).values(name=name, lost_at=_from_now(seconds), **has)
     now = {"seen_at": func.now(), "lost_at": row.excluded.lost_at, **has}
@@ -113,6 +115,8 @@ def _presence(worker: Worker, lost: bool, job_id: UUID | None) -> Presence:
         return Presence.LOST
     if worker.draining:
         return Presence.DRAINING
+    if worker.device_failed:
+        return Presence.DEVICE_FAILED
     return Presence.IDLE if job_id is None else Presence.BUSY
 
 

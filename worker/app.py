@@ -49,7 +49,7 @@ def create_app(settings: Settings) -> Celery:
     attempts = AttemptStore(engine, settings.fairness)
     name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
     files = LocalArtifactStore(settings.artifacts_dir)
-    device = DeviceWatch(settings.device, settings.device_memory)
+    device = DeviceWatch(settings.device, settings.device_memory, settings.hold_seconds)
     supervisor = Supervisor(settings, attempts, files, name, device, stopping)
 
     runner = Runner(supervisor, bell, stopping, settings.sweep_seconds)

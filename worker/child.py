@@ -15,7 +15,7 @@ import structlog
 from pydantic import TypeAdapter
 
 from bonsai_core.config import PruneRequest
-from bonsai_core.errors import PruneError, Stopped
+from bonsai_core.errors import PruneError, Stopped, UnavailableDeviceError
 from bonsai_core.footprint import WEIGHTS_SHARE
 from bonsai_core.models import device_named
 from bonsai_core.pruner import PruneResult, prune
@@ -75,6 +75,8 @@ def main(folder: Path, parent: int) -> Exit:
             scratch=folder,
         )
         outcome = Outcome(result=_summary(result), files=_store(result.folder, files, claim))
+    except UnavailableDeviceError:
+        raise  # a crash, which makes the supervisor ask the device: the job is not at fault
     except PruneError as error:
         _log.warning("prune_failed", code=error.code, error=str(error))
         outcome = Outcome(error=_problem(error))

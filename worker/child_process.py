@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from jobs.attempts import Claim
+from jobs.devices import DeviceKind
 from worker.outcome import Outcome
 from worker.scratch import LOG, PULSE, clear
 
@@ -24,7 +25,7 @@ class ChildProcess:
     Its folder holds what it says (`log`), its outcome, and its result until that is stored.
     """
 
-    def __init__(self, claim: Claim, folder: Path, module: str) -> None:
+    def __init__(self, claim: Claim, folder: Path, module: str, device: DeviceKind) -> None:
         self._folder = folder
         self._log = folder / LOG
         with self._log.open("ab") as log:
@@ -33,6 +34,8 @@ class ChildProcess:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
+                # What this worker has said that it has, whatever a child would find by itself.
+                env=os.environ | {"BONSAI_DEVICE": str(device)},
                 start_new_session=True,
             )
         assert self._process.stdin is not None

@@ -3,12 +3,14 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import psutil
 import pynvml
 import structlog
 
 from jobs.devices import Device, DeviceKind
+from worker.health import DeviceHealth
 
 _log = structlog.get_logger(__name__)
 
@@ -23,39 +25,45 @@ class DeviceWatch:
     look before it.
 
     Args:
-        name: auto, cpu or cuda; auto is CUDA where the driver has a device.
+        name: auto, cpu or cuda; auto is CUDA where the driver has a device now.
         most: bytes that jobs may take of it; None: all that nobody else holds.
+        ask_again_seconds: how long a device that has failed is left alone.
 
     Attributes:
-        latest: what was seen last.
+        kind: the same for as long as the worker lives, also when a GPU is lost.
+        health: whether the device works.
     """
 
-    def __init__(self, name: str, most: int | None = None) -> None:
-        self._name = name
+    def __init__(self, name: str, most: int | None = None, ask_again_seconds: float = 60.0) -> None:
         self._most = most
-        self.latest = self._seen()
+        self.kind = _kind(name)
+        self.health = DeviceHealth(self.kind, ask_again_seconds)
+        self._latest = self._seen()
+
+    @property
+    def latest(self) -> Device:
+        """What was seen last."""
+        return replace(self._latest, failed=self.health.failed)
 
     def look(self) -> Device:
         """The device as it is now."""
-        before, self.latest = self.latest, self._seen()
-        if _is_crowded(self.latest) and not _is_crowded(before):
+        before, self._latest = self._latest, self._seen()
+        if _is_crowded(self._latest) and not _is_crowded(before):
             _log.warning(
-                "device_crowded", device=self.latest.name, free_bytes=self.latest.free_bytes
+                "device_crowded", device=self._latest.name, free_bytes=self._latest.free_bytes
             )
         return self.latest
 
     def _seen(self) -> Device:
-        if self._name == DeviceKind.CPU:
+        if self.kind is DeviceKind.CPU:
             return self._host()
         try:
             with _driver():
                 return self._gpu()
         except pynvml.NVMLError as error:
-            if self._name == DeviceKind.CUDA:
-                # The job will say what is wrong, if anything is.
-                _log.warning("driver_failed", error=str(error))
-                return Device(DeviceKind.CUDA, "cuda")
-            return self._host()
+            # The job will say what is wrong, if anything is.
+            _log.warning("driver_failed", error=str(error))
+            return Device(DeviceKind.CUDA, "cuda")
 
     def _gpu(self) -> Device:
         handle = _first_visible()
@@ -77,6 +85,17 @@ class DeviceWatch:
 
     def _allowed(self, found: int) -> int:
         return found if self._most is None else min(found, self._most)
+
+
+def _kind(name: str) -> DeviceKind:
+    if name != "auto":
+        return DeviceKind(name)
+    try:
+        with _driver():
+            _first_visible()
+    except pynvml.NVMLError:
+        return DeviceKind.CPU
+    return DeviceKind.CUDA
 
 
 @contextmanager

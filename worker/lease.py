@@ -27,6 +27,7 @@ class Ending(StrEnum):
     WINDOW_CLOSED = "window_closed"
     DRAINED = "drained"
     STALLED = "stalled"
+    DEVICE_FAILED = "device_failed"
 
 
 _WISHED = {JobState.CANCELLING: Ending.CANCELLED, JobState.PAUSING: Ending.PAUSED}

@@ -55,7 +55,7 @@ class Supervisor:
 
     def work(self) -> None:
         """Run jobs until none waits or the worker is told to stop."""
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and self._device.health.recovers():
             claim = self._attempts.claim(
                 worker=self._worker,
                 device=self._device.look(),
@@ -72,13 +72,15 @@ class Supervisor:
         folder = scratch.begin(self._settings.scratch_dir, claim)
         kills = host_memory.kills()
         _log.info("attempt_started", attempt=claim.attempt)
-        child = ChildProcess(claim, folder, self._settings.child_module)
+        child = ChildProcess(claim, folder, self._settings.child_module, self._device.kind)
         try:
             lease = Lease(self._attempts, claim, self._settings)
             ending = self._watch(lease, child)
             if child.exit_code == Exit.LEASE_LOST:
                 raise LeaseLostError(claim.job_id, claim.fencing_token)
             _log.info("attempt_ended", exit_code=child.exit_code, ending=ending)
+            if _suspects_device(child, ending) and not self._device.health.ask(lease.wish):
+                ending = Ending.DEVICE_FAILED
             crash = _crash(child, ending, host_memory.kills() > kills)
             self._end(claim, lambda: self._settle(claim, child, ending, crash, lease))
         except LeaseLostError:
@@ -151,6 +153,11 @@ class Supervisor:
             detail = {"exit_code": code, "log_tail": child.log_tail()}
             self._attempts.crashed(claim, detail, self._settings.crash_limits, crash)
             _log.error("attempt_crashed", crash=crash, **detail)
+
+
+def _suspects_device(child: ChildProcess, ending: Ending | None) -> bool:
+    """Whether a child ended as one does whose device has failed; it may have other reasons."""
+    return ending in (None, Ending.STALLED) and child.exit_code not in list(Exit)
 
 
 def _crash(child: ChildProcess, ending: Ending | None, killed: bool) -> Crash:

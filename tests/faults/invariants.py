@@ -16,7 +16,7 @@ from jobs.store import JobStore
 from tests.faults.engine import JOURNAL, MASKS, ROUNDS, utility
 from tests.worker.conftest import Service
 
-LOSSES = {*map(str, Crash), "lease_expired"}
+LOSSES = {*map(str, Crash), "lease_expired", "device_failed"}
 """Ends of attempts at which the mask in flight may be lost."""
 
 LEADS_TO = {

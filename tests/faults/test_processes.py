@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from jobs.schedule import WaitingReason
 from jobs.states import JobState, Wish
 from jobs.workers import Presence, WorkerStore
 from tests.faults.conftest import Night
@@ -234,6 +235,26 @@ def test_f30_a_job_is_cancelled_while_its_worker_is_frozen(night: Night) -> None
         time.sleep(0.01)
     assert night.service.evaluated(job_id) == done
     assert night.service.store.artifacts(job_id) == []
+
+
+def test_f22_a_device_that_fails_is_left_alone_and_costs_the_job_nothing(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A worker that was promised a GPU, on a machine where none answers.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    night.start_worker(device="cuda", worker_name="broken")
+    job_id = night.submit(crash="1.5")
+    night.service.wait_attempt_end(job_id, 1)
+    other = night.submit()
+    while presences(night) != [Presence.DEVICE_FAILED]:
+        time.sleep(0.05)
+    place = night.service.store.places([night.service.store.show(other)])[other]
+    assert place.reason is WaitingReason.NO_FITTING_DEVICE
+    night.start_worker(worker_name="sound")
+    night.succeed()
+    assert outcomes(night, job_id) == ["device_failed", "succeeded"]
+    assert outcomes(night, other) == ["succeeded"]
+    assert night.service.store.show(job_id).crashes == 0
 
 
 def presences(night: Night) -> list[Presence]:

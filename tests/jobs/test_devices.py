@@ -1,6 +1,7 @@
 """A job is claimed only where it fits, and says so where it fits nowhere."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -106,6 +107,19 @@ def test_a_job_that_fits_nowhere_says_so_until_there_is_a_device(
     assert [reason(one) for one in (job, picky, modest)] == [None, None, None]
     workers.drain("shared")
     assert reason(job) is unfit
+
+
+def test_a_device_that_has_failed_has_room_for_nothing(
+    submit: Submit,
+    claims: Claims,
+    workers: WorkerStore,
+    reason: Callable[[UUID], WaitingReason | None],
+) -> None:
+    job = submit(160, streamed=16)
+    workers.arrive("large", replace(gpu(192), failed=True), 60)
+    assert reason(job) is WaitingReason.NO_FITTING_DEVICE
+    # The other one need not wait for it either.
+    assert claims(gpu(24)) == job
 
 
 def test_a_worker_whose_device_is_not_known_may_take_anything(

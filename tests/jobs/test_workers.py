@@ -1,6 +1,7 @@
 """Workers come, are heard of, and go."""
 
 import time
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -40,6 +41,13 @@ def test_a_worker_is_idle_or_busy_with_a_job(
     ]
     workers.leave("one")
     assert presences(workers) == {"two": Presence.BUSY}
+
+
+def test_a_worker_whose_device_has_failed_says_so_until_it_works(workers: WorkerStore) -> None:
+    workers.arrive("one", replace(HOST, failed=True), 60)
+    assert presences(workers) == {"one": Presence.DEVICE_FAILED}
+    workers.beat("one", HOST, 60)
+    assert presences(workers) == {"one": Presence.IDLE}
 
 
 def test_a_silent_worker_is_lost_until_it_is_heard_of(workers: WorkerStore) -> None:

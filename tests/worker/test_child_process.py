@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from jobs.attempts import Claim
+from jobs.devices import DeviceKind
 from jobs.request import JobRequest
 from worker.child_process import ChildProcess
 
@@ -27,7 +28,8 @@ def test_a_child_that_dies_before_it_is_told_its_job_has_an_exit_code(
 
     monkeypatch.setattr(subprocess, "Popen", dead)
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    child = ChildProcess(Claim(uuid4(), 1, 1, request_for()), tmp_path, "worker.child")
+    claim = Claim(uuid4(), 1, 1, request_for())
+    child = ChildProcess(claim, tmp_path, "worker.child", DeviceKind.CPU)
     assert not child.is_running(0)
     assert child.exit_code == 1
     assert child.log_tail() == ""

@@ -105,6 +105,19 @@ def test_without_a_driver_auto_is_the_host_and_cuda_is_not_known() -> None:
     assert DeviceWatch("cuda").look() == Device(DeviceKind.CUDA, "cuda")
 
 
+def test_a_gpu_that_is_lost_does_not_become_a_cpu(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = DeviceWatch("auto")
+
+    def lost(_index: int) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lost)
+    assert watch.look() == Device(DeviceKind.CUDA, "cuda")
+    assert driver.opened == 0
+
+
 def test_cpu_never_asks_the_driver(driver: Driver) -> None:
     assert DeviceWatch("cpu").look().kind is DeviceKind.CPU
     assert driver.asked == []
