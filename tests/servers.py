@@ -19,8 +19,13 @@ from sqlalchemy.pool import NullPool
 
 from client.embedded.stack import EmbeddedStack
 
-# Servers have 16 by default; number 0 is left to whoever else uses a server that was named.
-LOGICAL_DATABASES = range(1, 16)
+# Servers have 16 by default; number 0 is left to whoever else uses a server that was named. Of the
+# others each of pytest-xdist's processes has its share.
+LOGICAL_DATABASES = range(1, 16)[
+    int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) :: int(
+        os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+    )
+]
 
 _module_numbers = itertools.count(1)
 

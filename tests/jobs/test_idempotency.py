@@ -46,7 +46,8 @@ def wait_for_a_lock(engine: Engine, second: Future[Any]) -> None:
         "SELECT count(*) FROM pg_stat_activity "
         "WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
-    with engine.connect() as connection:
+    # Within one transaction, what was seen first would be seen again.
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         while not connection.scalar(waiting):
             assert not second.done(), "it did not wait"
             time.sleep(0.01)

@@ -127,12 +127,22 @@ def limit_files(size: int) -> None:
 
 
 def children_of(process_id: int) -> list[int]:
-    """Process ids of the direct children, whichever thread has started them (Linux)."""
+    """Process ids of the attempts that a worker runs, whichever thread has started them (Linux).
+
+    Each leads a session of its own; what else a worker starts, for a moment, does not.
+    """
     found = []
     for path in Path(f"/proc/{process_id}/task").glob("*/children"):
         with suppress(FileNotFoundError):  # a thread that has ended
             found += [int(word) for word in path.read_text().split()]
-    return found
+    return [child for child in found if leads_a_session(child)]
+
+
+def leads_a_session(process_id: int) -> bool:
+    try:
+        return os.getsid(process_id) == process_id
+    except ProcessLookupError:
+        return False
 
 
 @pytest.fixture
