@@ -1,5 +1,6 @@
 """The client: one method for each thing the service can do, and the two that take long."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,8 @@ from client.errors import ServiceError, UnexpectedAnswerError, UnreachableServic
 from client.idempotency import key_header
 from client.responses import Artifact, Attempt, Batch, Event, Expiries, Job, Page, Worker
 from client.tries import pauses
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PAGE_ITEMS = 200
@@ -230,7 +233,9 @@ class Client:
                 pause, wanted = next(left, None), _seconds_until_again(error)
                 if pause is None or wanted is None:
                     raise
-                time.sleep(max(pause, wanted))
+                pause = max(pause, wanted)
+                _log.warning("%s is away, trying again in %g s", self.base_url, pause)
+                time.sleep(pause)
 
     def _ask(self, model: type[Response], method: str, path: str, **content: Any) -> Response:
         try:

@@ -180,6 +180,7 @@ def test_a_service_that_says_when_is_asked_then(
     caller: Client,
     away: Away,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     said: str | None,
     waited: float,
 ) -> None:
@@ -189,6 +190,7 @@ def test_a_service_that_says_when_is_asked_then(
     with pytest.raises(ServiceError):
         caller.submit({})
     assert pauses[0] == waited
+    assert caplog.messages[0] == f"{caller.base_url} is away, trying again in {waited:g} s"
 
 
 def test_a_service_that_is_away_for_long_is_not_waited_for(caller: Client, away: Away) -> None:
