@@ -69,7 +69,7 @@ class DType(StrEnum):
     FLOAT16 = "float16"
 
 
-_TRIAL_SAMPLES = 8
+_TRIAL_SAMPLES = 4
 _TRIAL_LENGTH = 256
 
 
@@ -170,7 +170,7 @@ class Pruning(_Frozen):
 
     samples_per_mask: Annotated[int | None, Field(ge=1, le=4096)] = None
     """Sequences of the calibration batch that trials are measured on; the statistics are taken
-    from the others, if there are any. null: all for `random_masks`, else 8, a quarter at most.
+    from the others, if there are any. null: all for `random_masks`, else 4, a quarter at most.
     `random_masks` takes them whole, other recipes the first 256 tokens of each."""
 
     layout: Layout = Layout.PER_LAYER

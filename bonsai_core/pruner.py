@@ -47,7 +47,7 @@ from bonsai_core.utilities.mixture import mixture_of
 from bonsai_core.utilities.names import require_known
 from bonsai_core.utilities.utility import Factory, LiveModel
 
-ALGORITHM = 6
+ALGORITHM = 7
 """Changes whenever the same request would be decided otherwise; part of a ledger's fingerprint."""
 
 

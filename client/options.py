@@ -132,7 +132,7 @@ SamplesPerMask = Annotated[
     int | None,
     Option(
         help="Sequences of the calibration batch that trials are measured on (default: all for "
-        "random_masks, else 8, a quarter at most)"
+        "random_masks, else 4, a quarter at most)"
     ),
 ]
 Layout = Annotated[

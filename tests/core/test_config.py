@@ -96,8 +96,8 @@ def test_without_a_preset_it_is_the_best_as_the_schema_says() -> None:
     [
         ("random_masks", 32, None, 32),
         ("random_masks", 32, 5, 5),
-        ("measured_damage", 64, None, 8),
-        ("measured_damage", 32, None, 8),
+        ("measured_damage", 64, None, 4),
+        ("measured_damage", 16, None, 4),
         ("measured_damage", 9, None, 2),
         ("measured_damage", 1, None, 1),
         ("mine", 32, 32, 32),
