@@ -97,7 +97,7 @@ def test_an_ordinary_user(place: OpenPlace, user: int) -> None:
         write_row(facts["database_url"], 1)
     with supervisor(data, **options) as (process, facts):
         assert read_rows(facts["database_url"]) == [1]
-        for server in server_processes(data):
+        for server in facts["process_ids"].values():
             assert Path(f"/proc/{server}").stat().st_uid == user
         process.kill()
         wait_for(lambda: not server_processes(data), 10, "no server left")
