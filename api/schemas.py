@@ -13,7 +13,7 @@ from jobs.collector import Expiry, Why
 from jobs.devices import DeviceKind
 from jobs.progress import Progress
 from jobs.queue import Place
-from jobs.request import JobRequest
+from jobs.request import JobRequest, Target
 from jobs.schedule import WaitingReason
 from jobs.states import JobState
 from jobs.workers import Presence, WorkerAccount
@@ -173,7 +173,7 @@ class BatchJob(_Wire):
     model: str
     """Source of the model."""
 
-    target_sparsity: float
+    target: Target
     sparsity: float
     """Share of the parameters removed so far."""
 
@@ -223,7 +223,7 @@ def _in_batch(job: Job) -> BatchJob:
         name=job.name,
         state=job.state,
         model=job.request.model.source,
-        target_sparsity=job.request.target.sparsity,
+        target=job.request.target,
         sparsity=job.progress.sparsity,
         error=job.error,
         result=job.result,

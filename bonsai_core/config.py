@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bonsai_core.families import ExpertUnits
+from bonsai_core.target import Target
 from bonsai_core.utilities.settings import UtilityChoice, WeightedUtility, parts_of
 
 
@@ -128,13 +129,6 @@ class CalibrationSource(_Frozen):
     def tokens(self) -> int:
         """Tokens in the calibration batch."""
         return self.samples * self.sequence_length
-
-
-class Target(_Frozen):
-    """How small the result shall be."""
-
-    sparsity: Annotated[float, Field(gt=0, lt=1, examples=[0.5])]
-    """Share of the non-embedding parameters to remove, between 0 and 1 (both excluded)."""
 
 
 class Pruning(_Frozen):

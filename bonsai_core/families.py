@@ -5,7 +5,6 @@ columns, a *unit*, and goes together with the rows that produce it. Nothing here
 sizes and prices of a model follow from its `config.json`. docs/add-a-family.md says how to add one.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -744,6 +743,19 @@ def non_embedding_parameters(config: Mapping[str, Any]) -> int:
     return total
 
 
+def embedding_parameters(config: Mapping[str, Any]) -> int:
+    """Weights of the input embedding and of the output head; tied ones count once.
+
+    Raises:
+        InvalidModelError: as `widths_of`.
+        UnsupportedModelError: as `family_of`.
+    """
+    widths = widths_of(config)
+    # A config leaves out what transformers takes for granted, which is that they are tied.
+    ends = 1 if config.get("tie_word_embeddings", True) else 2
+    return ends * _size(config, ("vocab_size",)) * (widths.embedding or widths.hidden)
+
+
 def gates_like(pattern: GatePattern, widths: Widths) -> int:
     """How many gates of a pattern the whole model has."""
     copies = getattr(widths, pattern.copies) if pattern.copies else 1
@@ -807,32 +819,9 @@ def require_context(config: Mapping[str, Any], sequence_length: int) -> None:
         )
 
 
-def require_reachable(
-    sparsity: float, reachable: float, config: Mapping[str, Any] | None = None
-) -> None:
-    """Refuse a target beyond what can be removed.
-
-    Args:
-        sparsity: the share of the non-embedding parameters that is to go.
-        reachable: the most that can, from `reachable_sparsity`.
-        config: the model's, so that the refusal can say what its family fixes.
-
-    Raises:
-        UnreachableTargetError: `sparsity` is larger than `reachable`.
-    """
-    if sparsity > reachable:
-        raise UnreachableTargetError(
-            "more than can be removed while every layer keeps one attention group and one "
-            "aligned block of channels, or one expert"
-            + (_said_to_be_fixed(family_of(config)) if config else ""),
-            field="target.sparsity",
-            value=sparsity,
-            allowed=f"above 0, up to {math.floor(reachable * 1e4) / 1e4} for this model",
-            cure="ask for less, or use a smaller pruning.align",
-        )
-
-
-def _said_to_be_fixed(family: Family) -> str:
+def fixed_parts(config: Mapping[str, Any]) -> str:
+    """What a family never prunes, and why, for the end of a sentence."""
+    family = family_of(config)
     fixed = dict.fromkeys((pattern.kind, pattern.fixed) for pattern in family.patterns)
     return "".join(
         f"; the {kind} of {family.architecture} is never pruned: {reason}"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bonsai_core.families import non_embedding_parameters, widths_of
+from bonsai_core.families import embedding_parameters, non_embedding_parameters, widths_of
 
 WEIGHTS_SHARE = 0.75
 """Of a device's free memory, weights take no more; the rest is for activations, second moments and
@@ -50,9 +50,7 @@ def footprint(config: Mapping[str, Any], dtype: str, sequence_length: int) -> Fo
     """
     widths = widths_of(config)
     layers = _item_bytes(config, dtype) * non_embedding_parameters(config)
-    ends = 1 if config.get("tie_word_embeddings") else 2
-    vocabulary = config.get("vocab_size") or 0
-    beside = _item_bytes(config, dtype) * ends * vocabulary * (widths.embedding or widths.hidden)
+    beside = _item_bytes(config, dtype) * embedding_parameters(config)
     widest = max(widths.channels, widths.shared_channels, widths.dense_channels, widths.hidden)
     working = _SQUARES_BYTES * widest**2 + 4 * _STATES * widest * sequence_length
     # One layer runs while the next one comes.

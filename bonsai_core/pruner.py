@@ -23,7 +23,7 @@ from bonsai_core.correction import Streams, correct
 from bonsai_core.errors import Stopped, UnreachableTargetError
 from bonsai_core.evaluation import mean_nll, perplexity_of
 from bonsai_core.export import require_free, save
-from bonsai_core.families import holds, reachable_sparsity, require_context, require_reachable
+from bonsai_core.families import holds, require_context
 from bonsai_core.gates import Units, gates_of
 from bonsai_core.ledger import Ledger, RoundRecord, Tensors
 from bonsai_core.models import (
@@ -42,6 +42,7 @@ from bonsai_core.selection import removable, shapes_of, trimmed
 from bonsai_core.shelf import Shelf
 from bonsai_core.statistics import column_statistics
 from bonsai_core.surgery import cut
+from bonsai_core.target import Size, require_reachable
 from bonsai_core.trials import Bench
 from bonsai_core.utilities.mixture import mixture_of
 from bonsai_core.utilities.names import require_known
@@ -207,8 +208,8 @@ class _Run:
         for part in request.pruning.utilities:
             require_known(part.name, given=utilities)
         config = dense_config(request.model)
-        reachable = reachable_sparsity(config, request.pruning.align, request.pruning.experts)
-        require_reachable(request.target.sparsity, reachable, config)
+        pruning = request.pruning
+        require_reachable(request.target, config, pruning.align, pruning.experts)
         require_context(config, request.calibration.sequence_length)
         self.loaded = load(request.model, place.device, place.device_memory)
         self.gates = gates_of(
@@ -217,6 +218,7 @@ class _Run:
         self.dense_shapes = shapes_of(self.gates)
         self.parameters_before = parameters(self.loaded.model)
         self.total = non_embedding_parameters(self.loaded.model)
+        self.size = Size(self.parameters_before, self.total)
         self._require_room_to_trim()
         self.plan: Sequence[Units] = nothing(self.dense_shapes)
         self.earlier: list[Sequence[Units]] = []
@@ -432,8 +434,8 @@ class _Run:
         if not any(len(units) for units in decision.absent):
             raise UnreachableTargetError(
                 f"no further unit can go at a sparsity of {self.removed / self.total:.4f}",
-                field="target.sparsity",
-                value=self.request.target.sparsity,
+                field=self.request.target.field,
+                value=self.request.target.value,
                 cure="ask for less, or use a smaller pruning.align",
             )
 
@@ -443,9 +445,13 @@ class _Run:
 
     def _goal(self) -> int:
         """Parameters to remove; rounding must not ask for one more than can go."""
+        return min(
+            self._most(), math.ceil(self.request.target.share_to_remove(self.size) * self.total)
+        )
+
+    def _most(self) -> int:
         align = self.request.pruning.align
-        most = sum(removable(shape, align) * shape.price for shape in self.dense_shapes)
-        return min(most, math.ceil(self.request.target.sparsity * self.total))
+        return sum(removable(shape, align) * shape.price for shape in self.dense_shapes)
 
     def _rounds_needed(self) -> int:
         return self.recipe.rounds(self._goal(), self.total)
@@ -479,9 +485,9 @@ class _Run:
             raise UnreachableTargetError(
                 f"bringing every MLP's {self.loaded.widths.channels} channels to a multiple of "
                 f"pruning.align ({align}) removes more",
-                field="target.sparsity",
-                value=self.request.target.sparsity,
-                allowed=f"from {math.ceil(least / self.total * 1e4) / 1e4}",
+                field=self.request.target.field,
+                value=self.request.target.value,
+                allowed=self.request.target.allowed(least, self._most(), self.size),
                 cure=f"ask for more, or use an align that divides {self.loaded.widths.channels}",
             )
 
@@ -492,7 +498,7 @@ class _Run:
             "model": self.loaded.digest,
             "dtype": str(self.loaded.dtype),
             "calibration": self.batch.sha256,
-            "target": self.request.target.model_dump(mode="json"),
+            "target": self.request.target.model_dump(mode="json", exclude_none=True),
             "pruning": self.request.pruning.model_dump(mode="json"),
             "utility_inputs": self.mixture.inputs,
         }

@@ -11,7 +11,7 @@ from client.console import messages, print_json, results
 from client.errors import ClientError
 from client.job_ids import find_job
 from client.progress import job_display
-from client.request import given, parse_labels, parse_utility, parse_window, prune_request
+from client.request import given, parse_labels, parse_utility, parse_window, prune_request, target
 from client.responses import Artifact, Job
 from client.service import Client
 from client.tables import attempts_table, failure_of, job_table, jobs_table
@@ -26,7 +26,10 @@ def submit(
     context: typer.Context,
     model: options.ModelArgument,
     calibration: options.Calibration,
-    sparsity: options.Sparsity,
+    sparsity: options.Sparsity = None,
+    parameters: options.Parameters = None,
+    weights: options.Weights = None,
+    weights_dtype: options.WeightsDtype = None,
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     label: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label; may be repeated.")
@@ -66,7 +69,7 @@ def submit(
     request = prune_request(
         model=model,
         calibration=calibration,
-        sparsity=sparsity,
+        target=target(sparsity, parameters, weights, weights_dtype),
         model_options={"gguf_file": gguf_file, "revision": revision, "dtype": dtype},
         calibration_options={"samples": samples, "sequence_length": sequence_length},
         pruning={

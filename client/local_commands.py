@@ -11,7 +11,7 @@ import typer
 
 from client import options
 from client.errors import ClientError
-from client.request import model_source, parse_utility, prune_request
+from client.request import model_source, parse_utility, prune_request, target
 
 
 def up(
@@ -35,8 +35,11 @@ def up(
 def prune(
     model: options.ModelArgument,
     calibration: options.Calibration,
-    sparsity: options.Sparsity,
     output: options.Output,
+    sparsity: options.Sparsity = None,
+    parameters: options.Parameters = None,
+    weights: options.Weights = None,
+    weights_dtype: options.WeightsDtype = None,
     gguf_file: options.GgufFile = None,
     revision: options.Revision = None,
     dtype: options.Dtype = None,
@@ -70,7 +73,7 @@ def prune(
     wish = prune_request(
         model=model,
         calibration=calibration,
-        sparsity=sparsity,
+        target=target(sparsity, parameters, weights, weights_dtype),
         model_options={"gguf_file": gguf_file, "revision": revision, "dtype": dtype},
         calibration_options={"samples": samples, "sequence_length": sequence_length},
         pruning={
@@ -95,8 +98,8 @@ def prune(
         from client.prune import run_prune  # noqa: PLC0415 - loads torch
     except ImportError as error:
         raise _missing(error, "core") from error
-    weights = None if device_memory is None else int(device_memory * 2**30)
-    code = run_prune(wish, output, device=device, device_memory=weights, resume=resume)
+    limit = None if device_memory is None else int(device_memory * 2**30)
+    code = run_prune(wish, output, device=device, device_memory=limit, resume=resume)
     raise typer.Exit(code)
 
 

@@ -23,7 +23,23 @@ Calibration = Annotated[
     Option(metavar="FILE", help="Text to calibrate on: a .txt or .jsonl file, or a hub data set."),
 ]
 Sparsity = Annotated[
-    float, Option(help="Share of the non-embedding parameters to remove, between 0 and 1.")
+    float | None,
+    Option(
+        help="Share of the non-embedding parameters to remove, between 0 and 1; or say "
+        "--parameters or --weights instead."
+    ),
+]
+Parameters = Annotated[
+    int | None,
+    Option(metavar="N", min=1, help="The most parameters of the result, embeddings included."),
+]
+Weights = Annotated[
+    float | None,
+    Option(metavar="GIB", min=0, help="The most GiB that the weights of the result may take."),
+]
+WeightsDtype = Annotated[
+    str | None,
+    Option(help="Format that --weights is meant for: bfloat16, float16 or float32 (bfloat16)"),
 ]
 
 GgufFile = Annotated[

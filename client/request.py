@@ -12,7 +12,7 @@ def prune_request(
     *,
     model: str,
     calibration: str,
-    sparsity: float,
+    target: Mapping[str, Any],
     model_options: Mapping[str, Any],
     calibration_options: Mapping[str, Any],
     pruning: Mapping[str, Any],
@@ -21,9 +21,27 @@ def prune_request(
     return {
         "model": {**model_source(model), **given(model_options)},
         "calibration": {"source": absolute(calibration), **given(calibration_options)},
-        "target": {"sparsity": sparsity},
+        "target": dict(target),
         "pruning": given(pruning),
     }
+
+
+def target(
+    sparsity: float | None, parameters: int | None, gib: float | None, dtype: str | None
+) -> dict[str, Any]:
+    """How small the result shall be; the service says which of these go together."""
+    memory_bytes = None if gib is None else int(gib * 2**30)
+    said = given(
+        {
+            "sparsity": sparsity,
+            "parameters": parameters,
+            "memory_bytes": memory_bytes,
+            "dtype": dtype,
+        }
+    )
+    if not said:
+        raise ClientError("say how small: --sparsity, --parameters or --weights")
+    return said
 
 
 def model_source(model: str) -> dict[str, str]:

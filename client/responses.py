@@ -85,7 +85,9 @@ class BatchJob(_Response):
     name: str | None = None
     state: str
     model: str = ""
-    target_sparsity: float = 0.0
+    target: dict[str, Any] = {}
+    """How small its result shall be."""
+
     sparsity: float = 0.0
     error: dict[str, Any] | None = None
     result: dict[str, Any] | None = None

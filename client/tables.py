@@ -24,7 +24,7 @@ def jobs_table(jobs: Iterable[Job]) -> Table:
             job.name or "",
             job.state,
             how_far(job),
-            f"{job.progress.sparsity:.3f} of {_target(job)}",
+            f"{job.progress.sparsity:.3f} of {_target(job.request.get('target', {}))}",
             str(job.request.get("model", {}).get("source", "")),
             _moment(job.created_at),
         )
@@ -51,7 +51,7 @@ def batch_table(batch: Batch) -> Table:
             job.id[:SHORT_ID],
             job.name or "",
             job.state,
-            f"{job.sparsity:.3f} of {job.target_sparsity}",
+            f"{job.sparsity:.3f} of {_target(job.target)}",
             job.model,
             (job.error or {}).get("code", ""),
         )
@@ -165,7 +165,7 @@ def _facts(job: Job) -> list[tuple[str, str]]:
         ("state", job.state),
         ("stage", "" if job.is_final else progress.stage),
         ("progress", how_far(job)),
-        ("sparsity", f"{progress.sparsity:.4f} of {_target(job)}"),
+        ("sparsity", f"{progress.sparsity:.4f} of {_target(request.get('target', {}))}"),
         ("perplexity", perplexities(progress.perplexity_before, progress.perplexity)),
         ("time left", "" if left is None or job.is_final else duration(left)),
         ("attempts", str(job.attempts or "")),
@@ -204,8 +204,16 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _target(job: Job) -> str:
-    return str(job.request.get("target", {}).get("sparsity", "?"))
+def _target(target: dict[str, Any]) -> str:
+    """How small the result shall be, in the terms it was asked in."""
+    match target:
+        case {"sparsity": float(share)}:
+            return str(share)
+        case {"parameters": int(most)}:
+            return f"at most {most:,} parameters"
+        case {"memory_bytes": int(most)}:
+            return f"at most {most:,} bytes in {target.get('dtype') or 'bfloat16'}"
+    return "?"
 
 
 def _moment(at: datetime | None) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bonsai_core.config import ModelSource
+from bonsai_core.target import Target
 from jobs.request import JobRequest
 
 MOST_JOBS = 1000
@@ -55,10 +56,7 @@ class BatchRequest(BaseModel):
 
     def _variants(self) -> list[dict[str, Any]]:
         assert self.template is not None
-        targets = [
-            self.template.target.model_copy(update={"sparsity": sparsity})
-            for sparsity in self.sparsities
-        ]
+        targets = [Target(sparsity=sparsity) for sparsity in self.sparsities]
         return [
             {"model": model, "target": target}
             for model, target in product(

@@ -8,14 +8,11 @@ from pydantic import Field
 
 from bonsai_core.config import CalibrationSource, ModelSource, PruneRequest
 from bonsai_core.errors import InvalidCalibrationError, InvalidModelError
-from bonsai_core.families import (
-    family_of,
-    reachable_sparsity,
-    require_context,
-    require_reachable,
-)
+from bonsai_core.families import family_of, require_context
 from bonsai_core.footprint import footprint
 from bonsai_core.recipes.names import require_known
+from bonsai_core.target import Target as Target
+from bonsai_core.target import require_reachable
 from bonsai_core.utilities.remote import require_remote
 from jobs.devices import DeviceNeeds
 from jobs.schedule import Schedule
@@ -62,8 +59,8 @@ def check_inputs(request: JobRequest) -> JobRequest:
         config = _model_config(request.model)
         if config is not None:
             family_of(config)
-            reachable = reachable_sparsity(config, request.pruning.align, request.pruning.experts)
-            require_reachable(request.target.sparsity, reachable, config)
+            pruning = request.pruning
+            require_reachable(request.target, config, pruning.align, pruning.experts)
             require_context(config, request.calibration.sequence_length)
             needs = _estimated(request, config)
     if request.calibration.is_file:

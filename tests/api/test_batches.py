@@ -45,10 +45,10 @@ def test_a_template_is_varied_over_models_and_sparsities(
 ) -> None:
     models = [body["model"], {"source": "owner/other"}]
     batch = submit(client, template=body, models=models, sparsities=[0.1, 0.3])
-    found = [(job["model"], job["target_sparsity"]) for job in batch["jobs"]]
+    found = [(job["model"], job["target"]["sparsity"]) for job in batch["jobs"]]
     assert found == [(m["source"], sparsity) for m in models for sparsity in (0.1, 0.3)]
     alone = submit(client, template=body)
-    assert [job["target_sparsity"] for job in alone["jobs"]] == [body["target"]["sparsity"]]
+    assert [job["target"]["sparsity"] for job in alone["jobs"]] == [body["target"]["sparsity"]]
 
 
 def test_the_report_tells_how_each_job_fared(

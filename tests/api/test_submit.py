@@ -85,6 +85,9 @@ def test_the_doorbell_rings_with_the_id_of_the_job(
         ("target.sparsity", 1.5, "/target/sparsity", "below 1"),
         ("target.sparsity", 0, "/target/sparsity", "above 0"),
         ("target.sparsity", "half", "/target/sparsity", "a number"),
+        ("target", {}, "/target", "the fields sparsity, parameters, memory_bytes, dtype"),
+        ("target", {"sparsity": 0.5, "parameters": 9}, "/target", "the fields sparsity"),
+        ("target", {"memory_bytes": 9, "dtype": "int4"}, "/target/dtype", "float32, bfloat16"),
         (
             "pruning.prior",
             "guess",
@@ -272,6 +275,19 @@ def test_an_unreachable_sparsity_is_refused(client: TestClient, body: dict[str, 
     error = only_error(require_problem(response, 422, "unreachable_target"))
     assert (error["pointer"], error["value"]) == ("/target/sparsity", 0.99)
     assert error["allowed"].startswith("above 0, up to 0.")
+
+
+def test_a_size_that_the_model_has_already_is_refused(
+    client: TestClient, body: dict[str, Any]
+) -> None:
+    response = client.post("/v1/jobs", json=change(body, "target", {"parameters": 10**9}))
+    error = only_error(require_problem(response, 422, "unreachable_target"))
+    assert (error["pointer"], error["value"]) == ("/target/parameters", 10**9)
+    _, smallest, _, largest, *_ = error["allowed"].replace(",", "").split()
+    for most in (int(smallest), int(largest) - 1):
+        response = client.post("/v1/jobs", json=change(body, "target", {"parameters": most}))
+        assert response.status_code == 201, response.text
+        assert response.json()["request"]["target"]["parameters"] == most
 
 
 def test_sequences_longer_than_the_models_context_are_refused(

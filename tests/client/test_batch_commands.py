@@ -24,7 +24,7 @@ def batch(bonsai: Bonsai, body: dict[str, Any], tmp_path: Path) -> str:
 def test_a_file_becomes_jobs(client: Client, batch: str) -> None:
     found = client.batch(batch)
     assert (found.name, found.counts, found.finished) == ("night", {"queued": 2}, False)
-    assert [job.target_sparsity for job in found.jobs] == [0.1, 0.3]
+    assert [job.target["sparsity"] for job in found.jobs] == [0.1, 0.3]
 
 
 def test_the_report_says_what_failed_also_by_its_exit_code(

@@ -83,7 +83,7 @@ def test_submit_sends_every_option(
             "dtype": "float32",
         },
         "calibration": {"source": str(text_file), "samples": 4, "sequence_length": 64},
-        "target": {"sparsity": 0.3},
+        "target": {"sparsity": 0.3, "parameters": None, "memory_bytes": None, "dtype": None},
         "owner": "default",
         "schedule": Schedule().model_dump(mode="json"),
         "device": {"kind": "cpu", "memory_bytes": 3 * 2**29, "streamed_memory_bytes": None},

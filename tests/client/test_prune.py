@@ -93,6 +93,7 @@ def test_a_model_larger_than_the_device_is_pruned_to_the_same_weights(
         ("--masks-per-round", "7", "pruning.masks_per_round"),
         ("--prior", "guess", "pruning.prior"),
         ("--sparsity", "0.99", "target.sparsity"),
+        ("--parameters", "9", "target"),
         ("--samples", "4000", "calibration.samples"),
         ("--device-memory", "0.00001", "device_memory"),
     ],

@@ -19,7 +19,6 @@ from bonsai_core.families import (
     family_of,
     reachable_sparsity,
     require_context,
-    require_reachable,
     widths_of,
 )
 
@@ -74,25 +73,6 @@ def test_a_model_pruned_per_layer_is_refused_as_such() -> None:
 def test_sizes_that_cannot_be_are_refused_by_name(change: dict[str, Any], named: str) -> None:
     with pytest.raises(InvalidModelError, match=named):
         widths_of(CONFIG | change)
-
-
-def test_an_unreachable_target_names_the_reachable_one_rounded_down() -> None:
-    reachable = reachable_sparsity(CONFIG, 64)
-    with pytest.raises(UnreachableTargetError) as caught:
-        require_reachable(0.95, reachable)
-    allowed = float(caught.value.allowed.split("up to ")[1].split()[0])
-    assert caught.value.field == "target.sparsity"
-    assert caught.value.value == 0.95
-    assert reachable - 1e-4 < allowed <= reachable
-    require_reachable(allowed, reachable)
-
-
-def test_a_family_of_which_only_the_mlp_is_pruned_says_why() -> None:
-    config = CONFIG | {"architectures": ["Olmo2ForCausalLM"]}
-    reachable = reachable_sparsity(config, 1)
-    assert reachable < reachable_sparsity(CONFIG, 1)
-    with pytest.raises(UnreachableTargetError, match=r"Olmo2\w+ is never pruned: its query"):
-        require_reachable(0.9, reachable, config)
 
 
 @pytest.mark.parametrize(

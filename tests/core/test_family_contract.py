@@ -25,6 +25,7 @@ from bonsai_core.families import (
     FAMILIES,
     ExpertUnits,
     GateKind,
+    embedding_parameters,
     non_embedding_parameters,
     reachable_sparsity,
     unit_price,
@@ -33,6 +34,7 @@ from bonsai_core.gates import Gate, gates_of
 from bonsai_core.ledger import MemoryLedger
 from bonsai_core.masks import applied
 from bonsai_core.models import LoadedModel, load, load_saved
+from bonsai_core.models import embedding_parameters as embedding_parameters_of
 from bonsai_core.models import non_embedding_parameters as counted
 from bonsai_core.pruner import prune
 from bonsai_core.registration import register
@@ -409,6 +411,7 @@ class TestFamily:
     ) -> None:
         config, before = config_of(folder), counted(loaded.model)
         assert non_embedding_parameters(config) == before
+        assert embedding_parameters(config) == embedding_parameters_of(loaded.model)
         absent = some_units(gates)
         returned = sum(cut(gate, units) for gate, units in zip(gates, absent, strict=True))
         assert before - counted(loaded.model) == returned

@@ -48,6 +48,7 @@ from bonsai_core.refit import repaired
 from bonsai_core.second_moments import gather
 from bonsai_core.shelf import Shelf
 from bonsai_core.surgery import cut
+from bonsai_core.target import Target
 from tests.core.conftest import contents
 from tests.tiny_models import tiny_model, tiny_text
 
@@ -128,6 +129,23 @@ def test_a_target_is_met_and_passed_by_less_than_one_unit(
     assert target * TOTAL <= removed < target * TOTAL + unit
     widths = {len(units) for name, units in kept(tmp_path / "out").items() if "mlp" in name}
     assert all(width % align == 0 and width > 0 for width in widths)
+
+
+@pytest.mark.parametrize(("field", "unit"), [("parameters", 1), ("memory_bytes", 2)])
+def test_a_size_is_met_as_the_sparsity_is_that_comes_to_the_same(
+    saved_model: Callable[..., Path],
+    request_for: RequestFor,
+    tmp_path: Path,
+    field: str,
+    unit: int,
+) -> None:
+    by_share = run(request_for(saved_model(), 0.3), tmp_path / "share")
+    most = by_share.parameters_before - math.ceil(0.3 * TOTAL)
+    target = Target.model_validate({field: unit * most})
+    request = request_for(saved_model()).model_copy(update={"target": target})
+    by_size = run(request, tmp_path / "size")
+    assert most - max(ATTENTION_UNIT, CHANNEL) < by_size.parameters <= most
+    assert kept(tmp_path / "size") == kept(tmp_path / "share")
 
 
 @EACH_PRESET
@@ -707,7 +725,7 @@ def test_a_target_too_small_for_the_alignment_is_refused(
 ) -> None:
     with pytest.raises(UnreachableTargetError, match=r"48 channels.*multiple of.*\(25\)") as caught:
         run(request_for(saved_model(), 0.1, align=25), tmp_path / "out")
-    least = float(caught.value.allowed.removeprefix("from "))
+    least = float(caught.value.allowed.removeprefix("from ").split(",")[0])
     assert run(request_for(saved_model(), least, align=25), tmp_path / "out").sparsity >= least
 
 

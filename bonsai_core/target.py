@@ -1,0 +1,154 @@
+"""How small the result shall be, in the terms that whoever asks has at hand."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from bonsai_core.errors import UnreachableTargetError
+from bonsai_core.families import (
+    ExpertUnits,
+    embedding_parameters,
+    fixed_parts,
+    non_embedding_parameters,
+    reachable_sparsity,
+)
+
+
+class StoredDType(StrEnum):
+    """Number format that weights are counted in."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one weight."""
+        return 4 if self is StoredDType.FLOAT32 else 2
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Parameters of a dense model; tied ones count once."""
+
+    parameters: int
+    """All."""
+    non_embedding: int
+    """Without the input embedding and the output head, which are never pruned."""
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Self:
+        """The size of the model of a config.
+
+        Raises:
+            InvalidModelError: a size that the config must say is missing or not positive.
+            UnsupportedModelError: the architecture is not one of `bonsai_core.families`.
+        """
+        inside = non_embedding_parameters(config)
+        return cls(inside + embedding_parameters(config), inside)
+
+
+class Target(BaseModel):
+    """How small the result shall be: one of `sparsity`, `parameters` and `memory_bytes`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    sparsity: Annotated[float | None, Field(gt=0, lt=1, examples=[0.5])] = None
+    """Share of the non-embedding parameters to remove, between 0 and 1 (both excluded)."""
+
+    parameters: Annotated[int | None, Field(ge=1, lt=2**63, examples=[100_000_000])] = None
+    """The most parameters that the result may have, embeddings included, tied ones once."""
+
+    memory_bytes: Annotated[int | None, Field(ge=1, lt=2**63, examples=[200_000_000])] = None
+    """The most bytes that the weights of the result may take, stored in `dtype`."""
+
+    dtype: StoredDType | None = None
+    """Number format that `memory_bytes` is meant for, bfloat16 if none is given; the result keeps
+    the format of `model.dtype`."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        said = self.model_dump(include={"sparsity", "parameters", "memory_bytes"})
+        given = [name for name, value in said.items() if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"got {', '.join(given) or 'none of them'}; say one of {', '.join(said)}"
+            )
+        if self.dtype is not None and self.memory_bytes is None:
+            raise ValueError(f"dtype: {self.dtype} was given for {given[0]}; it is of memory_bytes")
+        return self
+
+    @property
+    def field(self) -> str:
+        """Dotted path of what the target is said in."""
+        if self.sparsity is not None:
+            return "target.sparsity"
+        return "target.parameters" if self.parameters is not None else "target.memory_bytes"
+
+    @property
+    def value(self) -> float | int:
+        """What it says there."""
+        said = (self.sparsity, self.parameters, self.memory_bytes)
+        return next(value for value in said if value is not None)
+
+    def share_to_remove(self, size: Size) -> float:
+        """Share of the non-embedding parameters that has to go; none, or less, where the model is
+        as small as that already."""
+        if self.sparsity is not None:
+            return self.sparsity
+        return (size.parameters - self.value // self._unit) / size.non_embedding
+
+    def allowed(self, least: int, most: int, size: Size) -> str:
+        """What may be asked of a model from which `least` to `most` parameters can go, in words."""
+        if self.sparsity is not None:
+            above, up_to = least / size.non_embedding, most / size.non_embedding
+            lower = f"from {math.ceil(above * 1e4) / 1e4}" if least else "above 0"
+            return f"{lower}, up to {math.floor(up_to * 1e4) / 1e4} for this model"
+        smallest, largest = ((size.parameters - gone) * self._unit for gone in (most, least))
+        return f"from {smallest}, {'up to' if least else 'below'} {largest} for this model"
+
+    @property
+    def _unit(self) -> int:
+        """What a parameter counts."""
+        return 1 if self.memory_bytes is None else (self.dtype or StoredDType.BFLOAT16).item_bytes
+
+
+def require_reachable(
+    target: Target,
+    config: Mapping[str, Any],
+    align: int,
+    experts: ExpertUnits = ExpertUnits.CHANNELS,
+) -> None:
+    """Refuse a target that the dense model of a config meets already, or that no plan can meet.
+
+    Args:
+        target: what was asked.
+        config: of the dense model.
+        align: widths of MLPs are multiples of this.
+        experts: what the units of a mixture are.
+
+    Raises:
+        UnreachableTargetError: the share to remove is not above 0, or more than can go; or
+            `align` is wider than the MLP.
+    """
+    reachable, size = reachable_sparsity(config, align, experts), Size.of(config)
+    share = target.share_to_remove(size)
+    if 0 < share <= reachable:
+        return
+    problem = "the model is no larger than that as it is"
+    if share > 0:
+        problem = (
+            "more than can be removed while every layer keeps one attention group and one "
+            f"aligned block of channels, or one expert{fixed_parts(config)}"
+        )
+    raise UnreachableTargetError(
+        problem,
+        field=target.field,
+        value=target.value,
+        allowed=target.allowed(0, math.floor(reachable * size.non_embedding), size),
+        cure="remove less, or use a smaller pruning.align" if share > 0 else "ask for less",
+    )
