@@ -107,8 +107,8 @@ class Target(BaseModel):
         """A target for each result, the largest model first; this one without stops is the last."""
         name = self.field.rpartition(".")[2]
         whole = float if self.sparsity is not None else int
-        on_the_way = [{name: whole(stop), "stops": ()} for stop in self.stops]
-        return [self.model_copy(update=said) for said in [*on_the_way, {"stops": ()}]]
+        on_the_way = [{name: whole(stop)} for stop in self.stops]
+        return [self.model_copy(update={**said, "stops": ()}) for said in (*on_the_way, {})]
 
     @property
     def folder(self) -> str:
