@@ -75,6 +75,55 @@ class Ledger(Protocol):
         ...
 
 
+class LaterRounds:
+    """The rounds of a ledger after the first few, numbered from 1: those of one target of several.
+
+    Args:
+        ledger: the whole.
+        before: rounds that belong to the targets before.
+    """
+
+    def __init__(self, ledger: Ledger, before: int) -> None:
+        self._ledger = ledger
+        self._before = before
+
+    def open(self, fingerprint: str) -> None:
+        """See `Ledger.open`."""
+        self._ledger.open(fingerprint)
+
+    def finished_rounds(self) -> Sequence[RoundRecord]:
+        """See `Ledger.finished_rounds`; those of further targets come last."""
+        return [
+            record.model_copy(update={"number": record.number - self._before})
+            for record in self._ledger.finished_rounds()[self._before :]
+        ]
+
+    def weights(self, number: int) -> Tensors:
+        """See `Ledger.weights`."""
+        return self._ledger.weights(self._before + number)
+
+    def prior(self, number: int) -> Tensors | None:
+        """See `Ledger.prior`."""
+        return self._ledger.prior(self._before + number)
+
+    def begin_round(self, number: int, prior: Tensors) -> None:
+        """See `Ledger.begin_round`."""
+        self._ledger.begin_round(self._before + number, prior)
+
+    def utilities(self, number: int) -> Mapping[int, float]:
+        """See `Ledger.utilities`."""
+        return self._ledger.utilities(self._before + number)
+
+    def record(self, number: int, trial: int, utility: float, seconds: float) -> None:
+        """See `Ledger.record`."""
+        self._ledger.record(self._before + number, trial, utility, seconds)
+
+    def finish_round(self, record: RoundRecord, weights: Tensors) -> None:
+        """See `Ledger.finish_round`."""
+        number = self._before + record.number
+        self._ledger.finish_round(record.model_copy(update={"number": number}), weights)
+
+
 def require_same_inputs(ledger: str, kept: str, now: str) -> None:
     """Refuse a ledger of other inputs.
 

@@ -5,10 +5,11 @@ import hashlib
 import itertools
 import json
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,9 @@ from bonsai_core.errors import Stopped, UnreachableTargetError
 from bonsai_core.evaluation import mean_nll, perplexity_of
 from bonsai_core.export import require_free, save
 from bonsai_core.families import holds, require_context
+from bonsai_core.findings import Dense, Findings, State
 from bonsai_core.gates import Units, gates_of
-from bonsai_core.ledger import Ledger, RoundRecord, Tensors
+from bonsai_core.ledger import LaterRounds, Ledger, RoundRecord, Tensors
 from bonsai_core.models import (
     dense_config,
     device_named,
@@ -42,7 +44,7 @@ from bonsai_core.selection import removable, shapes_of, trimmed
 from bonsai_core.shelf import Shelf
 from bonsai_core.statistics import column_statistics
 from bonsai_core.surgery import cut
-from bonsai_core.target import Size, require_reachable
+from bonsai_core.target import Size, Target, require_reachable
 from bonsai_core.trials import Bench
 from bonsai_core.utilities.mixture import mixture_of
 from bonsai_core.utilities.names import require_known
@@ -74,6 +76,8 @@ class PruneResult:
     device_weights: int
     """The most bytes of weights that the device held at once."""
     seconds: float
+    on_the_way: tuple["PruneResult", ...] = ()
+    """Where the target has stops, the results of the larger ones; this is the smallest one's."""
 
 
 def prune(
@@ -92,7 +96,8 @@ def prune(
 
     Args:
         request: what to do.
-        output: folder of the result; made here, and left alone if the run does not finish.
+        output: folder of the result; made here, and left alone if the run does not finish. A target
+            with stops has a folder inside for each of its results (`Target.folder`).
         ledger: where progress is kept; one that is not empty is continued.
         device: auto, cpu, cuda or cuda:N.
         device_memory: bytes of the device that weights may take; layers beyond that stay in the
@@ -118,7 +123,8 @@ def prune(
         with tempfile.TemporaryDirectory(dir=scratch, prefix="bonsai-") as folder, halved(halvings):
             place = _Place(chosen, device_memory, Path(folder))
             try:
-                return _prune(request, output, ledger, listener, stop, place, utilities or {})
+                job = _Job(request, ledger, listener, stop, place, utilities or {})
+                return _prune(job, output)
             except Exception as error:
                 shortage = memory.shortage(error, chosen)
                 if shortage is None:
@@ -133,34 +139,59 @@ def prune(
     raise AssertionError("one sequence at a time is the end")
 
 
-def _prune(
-    request: PruneRequest,
-    output: Path,
-    ledger: Ledger,
-    listener: events.Listener,
-    stop: events.Stop,
-    place: "_Place",
-    utilities: Mapping[str, Factory],
+def _prune(job: "_Job", output: Path) -> PruneResult:
+    """Prune to each target in turn, from the dense model; all folders appear at once."""
+    targets = job.request.target.each()
+    if len(targets) == 1:
+        return _prune_to(job, targets, output, [], None)
+    inside = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(inside, ignore_errors=True)
+    results: list[PruneResult] = []
+    findings = Findings()
+    try:
+        for number, target in enumerate(targets):
+            folder = inside / target.folder
+            results.append(_prune_to(job, targets[number:], folder, results, findings))
+            # The model of one target goes before that of the next comes.
+            gc.collect()
+            memory.give_back(job.place.device)
+        require_free(output)
+        if output.exists():
+            output.rmdir()
+        inside.rename(output)
+    finally:
+        shutil.rmtree(inside, ignore_errors=True)
+    *larger, last = (replace(result, folder=output / result.folder.name) for result in results)
+    return replace(last, on_the_way=tuple(larger))
+
+
+def _prune_to(
+    job: "_Job",
+    targets: Sequence[Target],
+    folder: Path,
+    done: Sequence[PruneResult],
+    findings: Findings | None,
 ) -> PruneResult:
+    """Prune to the first of these targets; the others come later."""
     started = time.perf_counter()
-    run = _Run(request, ledger, listener, stop, place, utilities)
+    run = _Run(job, targets, sum(result.rounds for result in done), findings)
     rounds = run.rounds()
     after = run.mixture.measure_each(run.go_on)
-    listener(events.SaveStarted(str(output)))
+    job.listener(events.SaveStarted(str(folder)))
     saved = save(
         run.loaded,
         run.gates,
-        output,
-        request=request,
+        folder,
+        request=run.request,
         records=rounds,
         perplexity_before=run.perplexity_before,
         utilities=(run.utilities_before, after),
         calibration_sha256=run.batch.sha256,
         non_embedding_before=run.total,
     )
-    listener(events.ModelSaved(str(output), saved.parameters, saved.sparsity))
+    job.listener(events.ModelSaved(str(folder), saved.parameters, saved.sparsity))
     return PruneResult(
-        folder=output,
+        folder=folder,
         sparsity=saved.sparsity,
         parameters_before=run.parameters_before,
         parameters=saved.parameters,
@@ -186,22 +217,42 @@ class _Place:
     scratch: Path
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What was asked, and all that a run needs to do it."""
+
+    request: PruneRequest
+    ledger: Ledger
+    listener: events.Listener
+    stop: events.Stop
+    place: _Place
+    utilities: Mapping[str, Factory]
+
+
 class _Run:
-    """One run of the loop over one loaded model."""
+    """One run of the loop over one loaded model, to the first of some targets.
+
+    Args:
+        job: what was asked.
+        targets: those that are still to be met, the largest model first.
+        before: rounds that the targets before it took.
+        findings: what was measured for those; None where there is one target only.
+    """
 
     def __init__(
-        self,
-        request: PruneRequest,
-        ledger: Ledger,
-        listener: events.Listener,
-        stop: events.Stop,
-        place: _Place,
-        utilities: Mapping[str, Factory],
+        self, job: _Job, targets: Sequence[Target], before: int, findings: Findings | None
     ) -> None:
+        request = job.request.model_copy(update={"target": targets[0]})
+        place, utilities, listener = job.place, job.utilities, job.listener
         self.request = request
-        self.ledger = ledger
+        self.asked = job.request.target
+        self.later = targets[1:]
+        self.before = before
+        self.findings = findings
+        self.state = State()
+        self.ledger: Ledger = LaterRounds(job.ledger, before) if before else job.ledger
         self.listener = listener
-        self.stop = stop
+        self.stop = job.stop
         self.scratch = place.scratch
         self.recipe: Recipe = recipe_for(request.pruning)
         # Before the weights, which may take minutes.
@@ -227,23 +278,32 @@ class _Run:
         self.prior: Tensors | None = None
         self.removed = 0
         self.masks_evaluated = 0
-        if request.own_samples:
+        dense = findings and findings.dense
+        if request.own_samples and not dense:
             length = request.calibration.sequence_length
             listener(events.OwnTextStarted(request.own_samples, length))
-        self.batch = batch_of(self.loaded, request, self.go_on)
+        self.batch = dense.batch if dense else batch_of(self.loaded, request, self.go_on)
         live = LiveModel(self.loaded.model, self.loaded.family, self.loaded.tokenizer, place.device)
         self.mixture = mixture_of(live, self.batch.tried, request.pruning.utilities, utilities)
         self.bench = Bench(self.gates, self._blocks(self.batch.tried), self.mixture)
-        ledger.open(self._fingerprint())
+        self.ledger.open(self._fingerprint())
+        if dense:
+            self.perplexity_before, self.utilities_before = dense.perplexity, dense.utilities
+            return
         self.perplexity_before = self._perplexity()
         self.utilities_before = self.mixture.measure_each(self.go_on)
+        if findings:
+            findings.dense = Dense(self.batch, self.perplexity_before, self.utilities_before)
         self._tell_loaded()
 
     def rounds(self) -> list[RoundRecord]:
         """Run, or replay from the ledger, every round until the target is met."""
-        records = list(self.ledger.finished_rounds())
-        for record in records:
+        records: list[RoundRecord] = []
+        for record in self.ledger.finished_rounds():
+            if self.removed >= self._goal():
+                break  # the rest belongs to the next target
             self._replay(record)
+            records.append(record)
         while self.removed < self._goal():
             records.append(self._round(len(records) + 1))
         return records
@@ -253,7 +313,7 @@ class _Run:
         self.go_on()
         prior = self.ledger.prior(number)
         if prior is None:
-            prior = self.prior if self.prior is not None else self._score(number)
+            prior = self.prior if self.prior is not None else self._known_prior(number)
             self.ledger.begin_round(number, prior)
         self.prior = prior
         situation = self._situation(number, prior)
@@ -266,6 +326,18 @@ class _Run:
         self.ledger.finish_round(record, self.weights)
         self._tell_finished(record, time.perf_counter() - started)
         return record
+
+    def _known_prior(self, number: int) -> Tensors:
+        """The prior that was scored for an earlier target while the model was the same, or now."""
+        if self.findings is None:
+            return self._score(number)
+        place = self._in_place()
+        if place not in self.findings.priors:
+            self.findings.priors[place] = self._score(number)
+        return self.findings.priors[place]
+
+    def _in_place(self) -> bytes:
+        return self.state.with_plan(self.plan, self.plan_damping)
 
     def _score(self, number: int) -> Tensors:
         """The prior of every unit still there, from one pass; [U] per gate."""
@@ -317,6 +389,7 @@ class _Run:
     def _try(self, number: int, trials: Sequence[Trial]) -> NDArray[np.float64]:
         """The utility of every trial, [M]: from the ledger, or measured now and written to it."""
         known = dict(self.ledger.utilities(number))
+        known |= self._found_before(number, trials, known)
         self._tell_round(number, len(trials), len(known))
         for index in range(len(trials)):
             if index in known:
@@ -327,8 +400,28 @@ class _Run:
             seconds = time.perf_counter() - started
             self.ledger.record(number, index, utility, seconds)
             self.masks_evaluated += 1
-            self.listener(events.MaskEvaluated(number, index, utility, seconds))
+            self.listener(events.MaskEvaluated(self.before + number, index, utility, seconds))
+        if self.findings:
+            self.findings.keep(self.state, self._in_place(), trials, known)
         return np.array([known[index] for index in range(len(trials))])
+
+    def _found_before(
+        self, number: int, trials: Sequence[Trial], known: Mapping[int, float]
+    ) -> dict[int, float]:
+        """What was measured of these trials for an earlier target, written to the ledger."""
+        if self.findings is None:
+            return {}
+        place, found = self._in_place(), {}
+        for index in range(len(trials)):
+            if index in known:
+                continue
+            trial = trials[index]
+            changed = self.state.with_plan(trial.absent, trial.damping)
+            utility = self.findings.utility(place, changed)
+            if utility is not None:
+                found[index] = utility
+                self.ledger.record(number, index, utility, 0.0)
+        return found
 
     def _utility(self, trial: Trial) -> float:
         self._put_plan_in_place()
@@ -388,10 +481,22 @@ class _Run:
 
     def _replay(self, record: RoundRecord) -> None:
         """Plan or cut as a finished round did; repaired weights are in the ledger."""
+        if self.findings and self.later:
+            self._find_again(record.number)
         if record.cut:
             self._apply(record, self.ledger.weights(record.number))
         else:
             self._take_over(self._positions(record), record.damping)
+
+    def _find_again(self, number: int) -> None:
+        """What a finished round measured, for the targets that follow."""
+        prior = self.ledger.prior(number)
+        if self.findings is None or prior is None:
+            return
+        self.findings.priors.setdefault(self._in_place(), prior)
+        trials = self.recipe.propose(self._situation(number, prior))
+        utilities = self.ledger.utilities(number)
+        self.findings.keep(self.state, self._in_place(), trials, utilities)
 
     def _apply(self, record: RoundRecord, weights: Tensors) -> None:
         """Cut for good."""
@@ -399,7 +504,9 @@ class _Run:
             self.removed += cut(gate, units)
             if gate.name in weights:
                 gate.output.weight.data.copy_(weights[gate.name])
+        self.state.cut(record)
         self.plan, self.earlier, self.prior = nothing(shapes_of(self.gates)), [], None
+        self.plan_damping = None
         self.bench.clear()
         self.loaded.streaming.place()
 
@@ -444,17 +551,23 @@ class _Run:
         return perplexity_of(nll)
 
     def _goal(self) -> int:
-        """Parameters to remove; rounding must not ask for one more than can go."""
-        return min(
-            self._most(), math.ceil(self.request.target.share_to_remove(self.size) * self.total)
-        )
+        """Parameters to remove."""
+        return self._goal_of(self.request.target)
+
+    def _goal_of(self, target: Target) -> int:
+        """Rounding must not ask for one more than can go."""
+        return min(self._most(), math.ceil(target.share_to_remove(self.size) * self.total))
 
     def _most(self) -> int:
         align = self.request.pruning.align
         return sum(removable(shape, align) * shape.price for shape in self.dense_shapes)
 
     def _rounds_needed(self) -> int:
-        return self.recipe.rounds(self._goal(), self.total)
+        """At most, for all targets."""
+        later = (self._goal_of(target) for target in self.later)
+        return self.before + sum(
+            self.recipe.rounds(goal, self.total) for goal in (self._goal(), *later)
+        )
 
     def _listening(self, folder: str) -> Blocks:
         """The layers with all that is listened to, its states in a folder of the scratch space."""
@@ -498,7 +611,7 @@ class _Run:
             "model": self.loaded.digest,
             "dtype": str(self.loaded.dtype),
             "calibration": self.batch.sha256,
-            "target": self.request.target.model_dump(mode="json", exclude_none=True),
+            "target": self.asked.model_dump(mode="json", exclude_defaults=True),
             "pruning": self.request.pruning.model_dump(mode="json"),
             "utility_inputs": self.mixture.inputs,
         }
@@ -520,7 +633,7 @@ class _Run:
     def _tell_round(self, number: int, trials: int, in_ledger: int) -> None:
         self.listener(
             events.RoundStarted(
-                round=number,
+                round=self.before + number,
                 rounds=self._rounds_needed(),
                 masks=trials,
                 masks_in_ledger=in_ledger,
@@ -529,7 +642,12 @@ class _Run:
         )
 
     def _tell_finished(self, record: RoundRecord, seconds: float) -> None:
-        rounds = self._rounds_needed()
         self.listener(
-            events.RoundFinished(record.number, rounds, record.sparsity, record.perplexity, seconds)
+            events.RoundFinished(
+                round=self.before + record.number,
+                rounds=self._rounds_needed(),
+                sparsity=record.sparsity,
+                perplexity=record.perplexity,
+                seconds=seconds,
+            )
         )

@@ -31,6 +31,9 @@ class StoredDType(StrEnum):
         return 4 if self is StoredDType.FLOAT32 else 2
 
 
+MOST_STOPS = 16
+
+
 @dataclass(frozen=True, slots=True)
 class Size:
     """Parameters of a dense model; tied ones count once."""
@@ -70,6 +73,11 @@ class Target(BaseModel):
     """Number format that `memory_bytes` is meant for, bfloat16 if none is given; the result keeps
     the format of `model.dtype`."""
 
+    stops: Annotated[tuple[float, ...], Field(max_length=MOST_STOPS, examples=[[]])] = ()
+    """Further results of the same run, larger than the last one, in the same term: `sparsity` 0.5
+    with the stops 0.2 and 0.35 gives three models. Each is what a run of its own would give; what
+    is measured for one is not measured again for another."""
+
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
         said = self.model_dump(include={"sparsity", "parameters", "memory_bytes"})
@@ -81,6 +89,31 @@ class Target(BaseModel):
         if self.dtype is not None and self.memory_bytes is None:
             raise ValueError(f"dtype: {self.dtype} was given for {given[0]}; it is of memory_bytes")
         return self
+
+    @model_validator(mode="after")
+    def _stops_come_before(self) -> Self:
+        said = [*self.stops, self.value]
+        in_order = sorted(set(said), reverse=self.sparsity is None)
+        if said != in_order or not all(stop > 0 for stop in self.stops):
+            raise ValueError(
+                f"stops: got {list(self.stops)} on the way to {self.value}; each must be a larger "
+                "model than the next, the last one larger than the target"
+            )
+        if self.sparsity is None and any(stop != int(stop) for stop in self.stops):
+            raise ValueError(f"stops: got {list(self.stops)}; say them in whole numbers")
+        return self
+
+    def each(self) -> list[Self]:
+        """A target for each result, the largest model first; this one without stops is the last."""
+        name = self.field.rpartition(".")[2]
+        whole = float if self.sparsity is not None else int
+        on_the_way = [{name: whole(stop)} for stop in self.stops]
+        return [self.model_copy(update={**said, "stops": ()}) for said in (*on_the_way, {})]
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its result, where there are several."""
+        return f"{self.field.rpartition('.')[2]}-{self.value}"
 
     @property
     def field(self) -> str:
@@ -123,7 +156,8 @@ def require_reachable(
     align: int,
     experts: ExpertUnits = ExpertUnits.CHANNELS,
 ) -> None:
-    """Refuse a target that the dense model of a config meets already, or that no plan can meet.
+    """Refuse a target, or a stop on the way, that the dense model of a config meets already, or
+    that no plan can meet.
 
     Args:
         target: what was asked.
@@ -135,7 +169,12 @@ def require_reachable(
         UnreachableTargetError: the share to remove is not above 0, or more than can go; or
             `align` is wider than the MLP.
     """
-    reachable, size = reachable_sparsity(config, align, experts), Size.of(config)
+    for single in target.each():
+        _require_one_reachable(single, config, reachable_sparsity(config, align, experts))
+
+
+def _require_one_reachable(target: Target, config: Mapping[str, Any], reachable: float) -> None:
+    size = Size.of(config)
     share = target.share_to_remove(size)
     if 0 < share <= reachable:
         return

@@ -27,6 +27,7 @@ def submit(
     model: options.ModelArgument,
     calibration: options.Calibration,
     sparsity: options.Sparsity = None,
+    stop: options.Stops = None,
     parameters: options.Parameters = None,
     weights: options.Weights = None,
     weights_dtype: options.WeightsDtype = None,
@@ -69,7 +70,7 @@ def submit(
     request = prune_request(
         model=model,
         calibration=calibration,
-        target=target(sparsity, parameters, weights, weights_dtype),
+        target=target(sparsity, parameters, weights, weights_dtype, stop),
         model_options={"gguf_file": gguf_file, "revision": revision, "dtype": dtype},
         calibration_options={"samples": samples, "sequence_length": sequence_length},
         pruning={

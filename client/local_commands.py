@@ -37,6 +37,7 @@ def prune(
     calibration: options.Calibration,
     output: options.Output,
     sparsity: options.Sparsity = None,
+    stop: options.Stops = None,
     parameters: options.Parameters = None,
     weights: options.Weights = None,
     weights_dtype: options.WeightsDtype = None,
@@ -73,7 +74,7 @@ def prune(
     wish = prune_request(
         model=model,
         calibration=calibration,
-        target=target(sparsity, parameters, weights, weights_dtype),
+        target=target(sparsity, parameters, weights, weights_dtype, stop),
         model_options={"gguf_file": gguf_file, "revision": revision, "dtype": dtype},
         calibration_options={"samples": samples, "sequence_length": sequence_length},
         pruning={

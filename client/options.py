@@ -29,6 +29,15 @@ Sparsity = Annotated[
         "--parameters or --weights instead."
     ),
 ]
+Stops = Annotated[
+    list[float] | None,
+    Option(
+        "--stop",
+        metavar="SHARE",
+        help="A larger result of the same run, in the term of the target; may be repeated, the "
+        "largest model first. Each result has a folder of its own.",
+    ),
+]
 Parameters = Annotated[
     int | None,
     Option(metavar="N", min=1, help="The most parameters of the result, embeddings included."),

@@ -50,7 +50,8 @@ def run_prune(
     except PruneError as error:
         raise ClientError(str(error)) from error
     shutil.rmtree(ledger)
-    results().print(summary(result), soft_wrap=True)
+    for one in (*result.on_the_way, result):
+        results().print(summary(one), soft_wrap=True)
     return 0
 
 

@@ -27,21 +27,32 @@ def prune_request(
 
 
 def target(
-    sparsity: float | None, parameters: int | None, gib: float | None, dtype: str | None
+    sparsity: float | None,
+    parameters: int | None,
+    gib: float | None,
+    dtype: str | None,
+    stops: list[float] | None,
 ) -> dict[str, Any]:
     """How small the result shall be; the service says which of these go together."""
-    memory_bytes = None if gib is None else int(gib * 2**30)
+    memory_bytes = None if gib is None else _bytes(gib)
+    if stops and gib is not None:
+        stops = [_bytes(stop) for stop in stops]
     said = given(
         {
             "sparsity": sparsity,
             "parameters": parameters,
             "memory_bytes": memory_bytes,
             "dtype": dtype,
+            "stops": stops or None,
         }
     )
     if not said:
         raise ClientError("say how small: --sparsity, --parameters or --weights")
     return said
+
+
+def _bytes(gib: float) -> int:
+    return int(gib * 2**30)
 
 
 def model_source(model: str) -> dict[str, str]:

@@ -45,6 +45,7 @@ class Reporter:
                 self._tell("memory_exhausted", event)
             case events.RoundStarted():
                 self._show(
+                    stage=Stage.PRUNING,
                     round=event.round,
                     rounds=event.rounds,
                     masks_evaluated=event.masks_in_ledger,

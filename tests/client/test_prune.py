@@ -59,6 +59,20 @@ def test_prune_leaves_a_smaller_model_and_no_ledger(
     assert "is not empty" in again.stderr
 
 
+def test_one_run_leaves_a_model_at_every_stop(model: Path, text: Path, tmp_path: Path) -> None:
+    output = tmp_path / "smaller"
+    result = bonsai(*arguments(model, text, output), "--stop", "0.1", "--stop", "0.2")
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["smaller"]
+    names = [f"sparsity-{sparsity}" for sparsity in (0.1, 0.2, 0.3)]
+    assert sorted(path.name for path in output.iterdir()) == names
+    said = [json.loads((output / name / "bonsai.json").read_text()) for name in names]
+    assert [one["request"]["target"]["sparsity"] for one in said] == [0.1, 0.2, 0.3]
+    assert [one["sparsity"] for one in said] == sorted(one["sparsity"] for one in said)
+    for name in names:
+        assert str(output / name) in result.stdout
+
+
 @pytest.mark.parametrize("preset", ["best", "paper", "statistics"])
 def test_a_preset_alone_is_enough(model: Path, text: Path, tmp_path: Path, preset: str) -> None:
     output = tmp_path / "smaller"
