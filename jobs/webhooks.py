@@ -33,9 +33,9 @@ Row = TypeVar("Row", Webhook, Delivery)
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Url = Annotated[str, Field(min_length=1, max_length=2000)]
 Events = Annotated[
-    tuple[WebhookEvent, ...],
+    list[WebhookEvent],
     Field(min_length=1, max_length=100),
-    AfterValidator(lambda events: tuple(dict.fromkeys(events))),
+    AfterValidator(lambda events: list(dict.fromkeys(events))),
 ]
 
 
@@ -48,11 +48,7 @@ class WebhookRequest(BaseModel):
     """Where messages are posted: https, and an address on the internet, unless the operator allows
     more (`BONSAI_WEBHOOK_NETWORKS`). Redirects are not followed."""
 
-    events: Events = (
-        WebhookEvent.SUCCEEDED,
-        WebhookEvent.FAILED,
-        WebhookEvent.CANCELLED,
-    )
+    events: Events = [WebhookEvent.SUCCEEDED, WebhookEvent.FAILED, WebhookEvent.CANCELLED]
     """What is told; by default, that a job has ended."""
 
     owner: Owner = "default"
