@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
@@ -12,15 +13,19 @@ from api.dependencies import Services
 from api.handlers import install_handlers
 from api.loopback import LoopbackOnly
 from api.openapi import DocumentedAPI
+from api.outbound import Outbound
 from api.request_log import RequestLog
-from api.routes import artifacts, batches, health, jobs, retention, workers
+from api.routes import artifacts, batches, health, jobs, retention, webhooks, workers
+from api.sender import Sender
 from jobs.artifacts import LocalArtifactStore
 from jobs.collector import Collector
 from jobs.connections import connect
+from jobs.deliveries import DeliveryQueue
 from jobs.doorbell import Doorbell
 from jobs.logs import configure_logs
 from jobs.settings import Settings
 from jobs.store import JobStore
+from jobs.webhooks import WebhookStore
 from jobs.workers import WorkerStore
 
 _DESCRIPTION = """
@@ -52,7 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         separate_input_output_schemas=False,
     )
     install_handlers(app)
-    for module in (jobs, batches, artifacts, retention, workers, health):
+    for module in (jobs, batches, artifacts, retention, webhooks, workers, health):
         app.include_router(module.router)
     return app
 
@@ -63,11 +68,20 @@ def _lifespan(settings: Settings) -> Lifespan[FastAPI]:
         del app
         engine = connect(settings)
         doorbell = Doorbell(settings)
+        outbound = Outbound(settings.webhook_networks, settings.webhook_timeout_seconds)
+        keep = timedelta(days=settings.keep_deliveries_days)
+        sender = Sender(DeliveryQueue(engine), outbound, keep)
         try:
             artifacts = LocalArtifactStore(settings.artifacts_dir)
             store, workers = JobStore(engine, settings.fairness), WorkerStore(engine)
             kept = Collector(engine, artifacts, settings.retention)
-            yield {"services": Services(store, artifacts, doorbell, workers, kept)}
+            webhooks = WebhookStore(engine)
+            with sender:
+                yield {
+                    "services": Services(
+                        store, artifacts, doorbell, workers, kept, webhooks, outbound
+                    )
+                }
         finally:
             doorbell.close()
             engine.dispose()

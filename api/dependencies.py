@@ -5,10 +5,12 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from api.outbound import Outbound
 from jobs.artifacts import ArtifactStore
 from jobs.collector import Collector
 from jobs.doorbell import Doorbell
 from jobs.store import JobStore
+from jobs.webhooks import WebhookStore
 from jobs.workers import WorkerStore
 
 
@@ -21,6 +23,8 @@ class Services:
     doorbell: Doorbell
     workers: WorkerStore
     kept: Collector
+    webhooks: WebhookStore
+    outbound: Outbound
 
 
 # Asynchronous, so that the look-ups below take no turn in the thread pool.
@@ -51,8 +55,18 @@ async def _kept(services: _Services) -> Collector:
     return services.kept
 
 
+async def _webhooks(services: _Services) -> WebhookStore:
+    return services.webhooks
+
+
+async def _outbound(services: _Services) -> Outbound:
+    return services.outbound
+
+
 Store = Annotated[JobStore, Depends(_store)]
 Artifacts = Annotated[ArtifactStore, Depends(_artifacts)]
 Bell = Annotated[Doorbell, Depends(_doorbell)]
 Workers = Annotated[WorkerStore, Depends(_workers)]
 Kept = Annotated[Collector, Depends(_kept)]
+Webhooks = Annotated[WebhookStore, Depends(_webhooks)]
+WayOut = Annotated[Outbound, Depends(_outbound)]

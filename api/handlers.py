@@ -19,9 +19,7 @@ from api.problems import (
 )
 from api.request_log import request_id_of
 from api.validation import describe_invalid, describe_prune_error, field_at_fault
-from jobs.batch import BatchRequest
 from jobs.errors import JobError, PruneError
-from jobs.request import JobRequest
 
 _BY_STATUS = {kind.status: kind for kind in (MALFORMED_REQUEST, NOT_FOUND, METHOD_NOT_ALLOWED)}
 
@@ -68,8 +66,8 @@ async def _own(request: Request, error: Exception) -> ProblemResponse:
 
 async def _invalid(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
-    body = BatchRequest if request.url.path.startswith("/v1/batches") else JobRequest
-    kind, detail, errors = describe_invalid(error, body)
+    body = request.scope["route"].body_field
+    kind, detail, errors = describe_invalid(error, body and body.field_info.annotation)
     return ProblemResponse(kind, detail, errors=errors, request_id=request_id_of(request.scope))
 
 

@@ -11,8 +11,8 @@ Responses = dict[int | str, dict[str, Any]]
 _MEANINGS = {
     400: "The body is not JSON, or a header cannot be read.",
     403: "The peer is on another machine, and the service answers this one only.",
-    404: "There is no such job, batch, worker or artifact.",
-    409: "The job's state does not allow this.",
+    404: "There is no such job, batch, worker, artifact, webhook or delivery.",
+    409: "The state of the job, or of the webhook, does not allow this.",
     410: "The artifact was published, but its file is no longer stored.",
     415: "The body was not sent as JSON.",
     416: "The range lies outside the file.",

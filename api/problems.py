@@ -15,6 +15,7 @@ from jobs.errors import (
     DATABASE_UNREACHABLE,
     ArtifactNotFoundError,
     BatchNotFoundError,
+    DeliveryNotFoundError,
     IdempotencyKeyReusedError,
     IllegalMoveError,
     InvalidCursorError,
@@ -22,6 +23,8 @@ from jobs.errors import (
     PruneError,
     QuotaExceededError,
     UnknownDependencyError,
+    WebhookDisabledError,
+    WebhookNotFoundError,
     WorkerNotFoundError,
 )
 
@@ -95,6 +98,7 @@ UNSUPPORTED_MEDIA_TYPE = Kind(415, "unsupported_media_type", "The body must be J
 RANGE_NOT_SATISFIABLE = Kind(416, "range_not_satisfiable", "The range lies outside the file")
 INVALID_REQUEST = Kind(422, "invalid_request", "The request has invalid fields")
 UNREADABLE_INPUT = Kind(422, "unreadable_input", "An input of the job cannot be read")
+REFUSED_URL = Kind(422, "refused_url", "Nothing is sent to this URL")
 INTERNAL_ERROR = Kind(500, "internal_error", "The service failed")
 DATABASE_DOWN = Kind(503, "database_unreachable", "The database does not answer")
 
@@ -103,6 +107,9 @@ DOMAIN: Mapping[type[Exception], Kind] = {
     JobNotFoundError: Kind(404, "job_not_found", "There is no such job"),
     WorkerNotFoundError: Kind(404, "worker_not_found", "There is no such worker"),
     ArtifactNotFoundError: Kind(404, "artifact_not_found", "The job has no such artifact"),
+    WebhookNotFoundError: Kind(404, "webhook_not_found", "There is no such webhook"),
+    DeliveryNotFoundError: Kind(404, "delivery_not_found", "The webhook has no such delivery"),
+    WebhookDisabledError: Kind(409, "webhook_disabled", "The webhook is disabled"),
     IllegalMoveError: Kind(409, "illegal_move", "The job's state does not allow this"),
     UnknownDependencyError: Kind(422, "unknown_dependency", "There is no such job to wait for"),
     QuotaExceededError: Kind(409, "quota_exceeded", "The owner's queue is full"),

@@ -8,8 +8,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from jobs import records, store
+from jobs import records, store, webhooks
 from jobs.collector import Expiry, Why
+from jobs.deliveries import DeliveryState, WebhookEvent, state_of
 from jobs.devices import DeviceKind
 from jobs.progress import Progress
 from jobs.queue import Place
@@ -444,6 +445,162 @@ class Expiries(_Wire):
         return cls(items=items, size_bytes=sum(item.size_bytes for item in items if item.is_due))
 
 
+class WebhookLinks(_Wire):
+    """Where the webhook is, and what may be asked of it; paths of this service."""
+
+    self: str
+    """The webhook (GET, PATCH, DELETE)."""
+
+    deliveries: str
+    """What was sent to it (GET)."""
+
+    test: str
+    """To send it a message that says nothing (POST)."""
+
+    rotate_secret: str
+    """To give it another secret (POST)."""
+
+
+class Webhook(_Wire):
+    """An address that hears what happens to the jobs of an owner."""
+
+    id: UUID
+    owner: str
+    """Whose jobs are told of."""
+
+    name: str | None
+    url: str
+    events: list[WebhookEvent]
+    """What is told."""
+
+    created_at: datetime
+    enabled: bool
+    disabled_reason: str | None
+    """Why the service has disabled it; null: it has not."""
+
+    failing_since: datetime | None
+    """The first of the tries that have failed in a row; null: the last one arrived."""
+
+    secret: str
+    """That messages are signed with: whole (`whsec_` and base64) in the answer that has made it;
+    after that its end."""
+
+    previous_secret_until: datetime | None
+    """Until then the secret before the last rotation signs too."""
+
+    links: WebhookLinks
+
+    @classmethod
+    def of(cls, row: records.Webhook, *, reveal: bool = False) -> Self:
+        """The webhook of a row; `reveal`: with its secret."""
+        path = webhook_path(row.id)
+        return cls(
+            id=row.id,
+            owner=row.owner,
+            name=row.name,
+            url=row.url,
+            events=[WebhookEvent(event) for event in row.events],
+            created_at=row.created_at,
+            enabled=row.enabled,
+            disabled_reason=row.disabled_reason,
+            failing_since=row.failing_since,
+            secret=row.secret if reveal else webhooks.masked(row.secret),
+            previous_secret_until=row.previous_secret_until,
+            links=WebhookLinks(
+                self=path,
+                deliveries=f"{path}/deliveries",
+                test=f"{path}/test",
+                rotate_secret=f"{path}/rotate-secret",
+            ),
+        )
+
+
+class WebhookPage(_Wire):
+    """Some webhooks, newest first."""
+
+    items: list[Webhook]
+    next_cursor: str | None
+    """Pass it as `cursor` for those that follow; null on the last page."""
+
+
+class DeliveryLinks(_Wire):
+    """Where the delivery is, and what may be asked of it; paths of this service."""
+
+    self: str
+    """The delivery (GET)."""
+
+    replay: str
+    """To send it now (POST)."""
+
+
+class Delivery(_Wire):
+    """A message to a webhook, and how far it has come."""
+
+    id: UUID
+    """Also its `webhook-id` header, the same at every try."""
+
+    event: str
+    """One of the webhook's events, or `webhook.test`."""
+
+    data: dict[str, Any]
+    """What is told, as it was when the event happened."""
+
+    created_at: datetime
+    """When the event happened."""
+
+    state: DeliveryState
+    """`pending`: it waits for a try; `delivered`; `failed`: it is given up."""
+
+    attempts: int
+    """Tries so far."""
+
+    tried_at: datetime | None
+    """When the last one began."""
+
+    next_try_at: datetime | None
+    """When it is tried next; null: no more."""
+
+    delivered_at: datetime | None
+    last_status: int | None
+    """HTTP status of the last answer; null: none came."""
+
+    last_error: str | None
+    """Why the last try failed."""
+
+    last_response: str | None
+    """The first 1000 bytes of the last answer's body."""
+
+    links: DeliveryLinks
+
+    @classmethod
+    def of(cls, row: records.Delivery) -> Self:
+        """The delivery of a row."""
+        path = f"{webhook_path(row.webhook_id)}/deliveries/{row.id}"
+        return cls(
+            id=row.id,
+            event=row.event,
+            data=row.data,
+            created_at=row.created_at,
+            state=state_of(row),
+            attempts=row.attempts,
+            tried_at=row.tried_at,
+            next_try_at=row.next_try_at,
+            delivered_at=row.delivered_at,
+            last_status=row.last_status,
+            last_error=row.last_error,
+            last_response=row.last_response,
+            links=DeliveryLinks(self=path, replay=f"{path}/replay"),
+        )
+
+
+class DeliveryPage(_Wire):
+    """Some deliveries of a webhook, newest first."""
+
+    items: list[Delivery]
+    next_cursor: str | None
+    """Pass it as `cursor` for those that follow; null on the last page."""
+
+
 class Health(_Wire):
     """The process lives."""
 
@@ -464,3 +621,8 @@ class Readiness(_Wire):
 def job_path(job_id: UUID) -> str:
     """The path of a job."""
     return f"/v1/jobs/{job_id}"
+
+
+def webhook_path(webhook_id: UUID) -> str:
+    """The path of a webhook."""
+    return f"/v1/webhooks/{webhook_id}"

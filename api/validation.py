@@ -25,9 +25,10 @@ Steps = tuple[str | int, ...]
 
 
 def describe_invalid(
-    error: RequestValidationError, body: type[BaseModel]
+    error: RequestValidationError, body: type[BaseModel] | None
 ) -> tuple[Kind, str, list[FieldError]]:
-    """The kind of problem, its detail, and the fields at fault, of a request with such a body."""
+    """The kind of problem, its detail, and the fields at fault, of a request with such a body, if
+    it has any."""
     details = error.errors()
     first = details[0]
     if first["type"] == "json_invalid":
@@ -89,12 +90,12 @@ def _strings(value: Any, path: Steps) -> Iterator[tuple[Steps, str]]:
             yield from _strings(inner, (*path, index))
 
 
-def _field_error(detail: Detail, body: type[BaseModel]) -> FieldError:
+def _field_error(detail: Detail, body: type[BaseModel] | None) -> FieldError:
     place, *path = detail["loc"]
     message = str(detail["msg"]).removeprefix("Value error, ")
     # The value seen at a missing field would be the whole object around it.
     value = None if detail["type"] == "missing" else shown(detail.get("input"))
-    if place == "body":
+    if place == "body" and body is not None:
         allowed = allowed_at(path, body)
     else:
         allowed = detail.get("ctx", {}).get("expected")

@@ -10,6 +10,7 @@ from client import (
     job_commands,
     local_commands,
     retention_commands,
+    webhook_commands,
     worker_commands,
 )
 from client.console import messages
@@ -62,6 +63,7 @@ app.command("cancel")(job_commands.cancel)
 app.command("retry")(job_commands.retry)
 app.command("attempts")(job_commands.list_attempts)
 app.add_typer(batch_commands.app, name="batch")
+app.add_typer(webhook_commands.app, name="webhooks")
 app.add_typer(worker_commands.app, name="worker")
 app.command("pin")(retention_commands.pin)
 app.command("unpin")(retention_commands.unpin)

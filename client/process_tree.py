@@ -24,6 +24,8 @@ PACKAGES = Path(client.__file__).resolve().parent.parent
 READY_WITHIN = 60.0
 WORKER_GRACE = 20.0
 API_GRACE = 10.0
+THIS_MACHINE = "127.0.0.0/8,::1/128"
+"""What webhooks may reach by default: receivers that people try things with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class ProcessTree:
             "BONSAI_REDIS_URL": self._redis_url or self._servers.redis_url,
             "BONSAI_DATA_DIR": str(self.data),
             "BONSAI_DEVICE": self._settings.device,
+            "BONSAI_WEBHOOK_NETWORKS": os.environ.get("BONSAI_WEBHOOK_NETWORKS", THIS_MACHINE),
             "PYTHONUNBUFFERED": "1",
         }
 

@@ -191,6 +191,52 @@ class Expiries(_Response):
     """Of those that go now."""
 
 
+class Webhook(_Response):
+    """An address that hears what happens to the jobs of an owner."""
+
+    id: str
+    owner: str = "default"
+    name: str | None = None
+    url: str
+    events: list[str] = []
+    """What is told, such as `job.succeeded`."""
+
+    created_at: datetime
+    enabled: bool
+    disabled_reason: str | None = None
+    """Why the service has disabled it."""
+
+    failing_since: datetime | None = None
+    """The first of the tries that have failed in a row."""
+
+    secret: str
+    """That messages are signed with: whole when it was just made, otherwise its end."""
+
+    previous_secret_until: datetime | None = None
+    """Until then the secret before the last rotation signs too."""
+
+
+class Delivery(_Response):
+    """A message to a webhook, and how far it has come."""
+
+    id: str
+    """Also its `webhook-id` header."""
+
+    event: str
+    data: dict[str, Any] = {}
+    created_at: datetime
+    state: str
+    """`pending`, `delivered` or `failed`."""
+
+    attempts: int = 0
+    tried_at: datetime | None = None
+    next_try_at: datetime | None = None
+    delivered_at: datetime | None = None
+    last_status: int | None = None
+    last_error: str | None = None
+    last_response: str | None = None
+
+
 class FieldError(_Response):
     """One thing wrong with one field of a request."""
 

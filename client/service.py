@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -16,7 +16,18 @@ from client.answers import require_success
 from client.download import Download
 from client.errors import ServiceError, UnexpectedAnswerError, UnreachableServiceError
 from client.idempotency import key_header
-from client.responses import Artifact, Attempt, Batch, Event, Expiries, Job, Page, Worker
+from client.responses import (
+    Artifact,
+    Attempt,
+    Batch,
+    Delivery,
+    Event,
+    Expiries,
+    Job,
+    Page,
+    Webhook,
+    Worker,
+)
 from client.tries import pauses
 
 _log = logging.getLogger(__name__)
@@ -157,6 +168,56 @@ class Client:
         before; with `dry_run`, only tell which."""
         return self._ask(Expiries, "POST", "/v1/gc", params={"dry_run": dry_run})
 
+    def create_webhook(
+        self,
+        url: str,
+        *,
+        events: Sequence[str] | None = None,
+        owner: str | None = None,
+        name: str | None = None,
+    ) -> Webhook:
+        """Have an address told what happens to the jobs of an owner; by default, that they have
+        ended. Its secret is in the answer, and in no other."""
+        wanted = {"url": url, "events": events, "owner": owner, "name": name}
+        said = {key: value for key, value in wanted.items() if value is not None}
+        return self._ask(Webhook, "POST", "/v1/webhooks", json=said)
+
+    def webhooks(self) -> Iterator[Webhook]:
+        """All webhooks, newest first."""
+        yield from self._pages(Webhook, "/v1/webhooks", {})
+
+    def webhook(self, webhook_id: str) -> Webhook:
+        """One webhook as it is now."""
+        return self._ask(Webhook, "GET", _webhook(webhook_id))
+
+    def update_webhook(self, webhook_id: str, **changes: Any) -> Webhook:
+        """Change `url`, `events`, `name` or `enabled`."""
+        return self._ask(Webhook, "PATCH", _webhook(webhook_id), json=changes)
+
+    def delete_webhook(self, webhook_id: str) -> None:
+        """Remove a webhook with its log."""
+        self._send("DELETE", _webhook(webhook_id))
+
+    def test_webhook(self, webhook_id: str) -> Delivery:
+        """Queue a message that says nothing; `delivery` tells how that went."""
+        return self._ask(Delivery, "POST", f"{_webhook(webhook_id)}/test")
+
+    def rotate_webhook_secret(self, webhook_id: str) -> Webhook:
+        """Give a webhook another secret, which is in the answer; for a while both sign."""
+        return self._ask(Webhook, "POST", f"{_webhook(webhook_id)}/rotate-secret")
+
+    def deliveries(self, webhook_id: str) -> Iterator[Delivery]:
+        """What was and will be sent to a webhook, newest first."""
+        yield from self._pages(Delivery, f"{_webhook(webhook_id)}/deliveries", {})
+
+    def delivery(self, webhook_id: str, delivery_id: str) -> Delivery:
+        """One delivery as it is now."""
+        return self._ask(Delivery, "GET", _delivery(webhook_id, delivery_id))
+
+    def replay(self, webhook_id: str, delivery_id: str) -> Delivery:
+        """Send a delivery now, whatever has become of it."""
+        return self._ask(Delivery, "POST", f"{_delivery(webhook_id, delivery_id)}/replay")
+
     def wait(
         self,
         job_id: str,
@@ -237,12 +298,16 @@ class Client:
                 _log.warning("%s is away, trying again in %g s", self.base_url, pause)
                 time.sleep(pause)
 
-    def _ask(self, model: type[Response], method: str, path: str, **content: Any) -> Response:
+    def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
         try:
             response = self._http.request(method, path, **content)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise UnreachableServiceError(self.base_url, error) from error
         require_success(response)
+        return response
+
+    def _ask(self, model: type[Response], method: str, path: str, **content: Any) -> Response:
+        response = self._send(method, path, **content)
         try:
             return self._understood(model, response.json())
         except ValueError as error:
@@ -271,3 +336,11 @@ def _batch(batch_id: str) -> str:
 
 def _job(job_id: str) -> str:
     return f"/v1/jobs/{quote(job_id, safe='')}"
+
+
+def _webhook(webhook_id: str) -> str:
+    return f"/v1/webhooks/{quote(webhook_id, safe='')}"
+
+
+def _delivery(webhook_id: str, delivery_id: str) -> str:
+    return f"{_webhook(webhook_id)}/deliveries/{quote(delivery_id, safe='')}"

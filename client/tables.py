@@ -7,7 +7,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from client.responses import Attempt, Batch, Expiries, Job, Worker
+from client.responses import Attempt, Batch, Delivery, Expiries, Job, Webhook, Worker
 
 SHORT_ID = 8
 """Characters of an id in a list: enough to name a job among very many."""
@@ -116,6 +116,68 @@ def expiries_table(expiries: Expiries) -> Table:
             expiry.why,
             "now" if expiry.is_due else _moment(expiry.due_at) or "announced now",
             f"{expiry.size_bytes / 1e6:.1f}",
+        )
+    return table
+
+
+def webhooks_table(webhooks: Iterable[Webhook]) -> Table:
+    """One line for each webhook."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("ID", "NAME", "OWNER", "URL", "EVENTS", "STATE"):
+        table.add_column(heading, overflow="fold")
+    for webhook in webhooks:
+        table.add_row(
+            webhook.id,
+            webhook.name or "",
+            webhook.owner,
+            webhook.url,
+            ", ".join(webhook.events),
+            _presence(webhook),
+        )
+    return table
+
+
+def webhook_table(webhook: Webhook) -> Table:
+    """Everything worth knowing of one webhook, a line for each thing."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("id", webhook.id),
+        ("name", webhook.name or ""),
+        ("owner", webhook.owner),
+        ("url", webhook.url),
+        ("events", ", ".join(webhook.events)),
+        ("state", _presence(webhook)),
+        ("secret", webhook.secret),
+        ("old secret until", _moment(webhook.previous_secret_until)),
+        ("created", _moment(webhook.created_at)),
+    ):
+        if value:
+            table.add_row(name, value)
+    return table
+
+
+def _presence(webhook: Webhook) -> str:
+    if not webhook.enabled:
+        return f"disabled: {webhook.disabled_reason}" if webhook.disabled_reason else "disabled"
+    since = webhook.failing_since
+    return "enabled" if since is None else f"enabled, failing since {_moment(since)}"
+
+
+def deliveries_table(deliveries: Iterable[Delivery]) -> Table:
+    """One line for each message to a webhook."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("ID", "EVENT", "STATE", "TRIES", "STATUS", "ERROR", "NEXT TRY", "DELIVERED"):
+        table.add_column(heading, overflow="fold")
+    for delivery in deliveries:
+        table.add_row(
+            delivery.id,
+            delivery.event,
+            delivery.state,
+            str(delivery.attempts),
+            str(delivery.last_status or ""),
+            delivery.last_error or "",
+            _moment(delivery.next_try_at),
+            _moment(delivery.delivered_at),
         )
     return table
 

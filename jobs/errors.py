@@ -13,6 +13,7 @@ __all__ = [
     "DATABASE_UNREACHABLE",
     "ArtifactNotFoundError",
     "BatchNotFoundError",
+    "DeliveryNotFoundError",
     "IdempotencyKeyReusedError",
     "IllegalMoveError",
     "InvalidCursorError",
@@ -22,6 +23,8 @@ __all__ = [
     "PruneError",
     "QuotaExceededError",
     "UnknownDependencyError",
+    "WebhookDisabledError",
+    "WebhookNotFoundError",
     "WorkerNotFoundError",
 ]
 
@@ -67,6 +70,40 @@ class WorkerNotFoundError(JobError):
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(f"no worker has the name {name!r}; GET /v1/workers lists those that run")
+
+
+class WebhookNotFoundError(JobError):
+    """No webhook has this id."""
+
+    def __init__(self, webhook_id: UUID) -> None:
+        self.webhook_id = webhook_id
+        super().__init__(
+            f"no webhook has the id {webhook_id}; GET /v1/webhooks lists those that exist"
+        )
+
+
+class DeliveryNotFoundError(JobError):
+    """A webhook has no delivery of this id."""
+
+    def __init__(self, webhook_id: UUID, delivery_id: UUID) -> None:
+        self.webhook_id = webhook_id
+        self.delivery_id = delivery_id
+        super().__init__(
+            f"webhook {webhook_id} has no delivery {delivery_id}; "
+            f"GET /v1/webhooks/{webhook_id}/deliveries lists those that are still kept"
+        )
+
+
+class WebhookDisabledError(JobError):
+    """Nothing is sent to a webhook that is disabled."""
+
+    def __init__(self, webhook_id: UUID, reason: str | None) -> None:
+        self.webhook_id = webhook_id
+        why = f" ({reason})" if reason else ""
+        super().__init__(
+            f"webhook {webhook_id} is disabled{why}; enable it first: "
+            f'PATCH /v1/webhooks/{webhook_id} with {{"enabled": true}}'
+        )
 
 
 class ArtifactNotFoundError(JobError):

@@ -8,6 +8,7 @@ from sqlalchemy import cast, func, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
+from jobs.deliveries import announce
 from jobs.progress import Stage
 from jobs.records import Event, Job
 from jobs.states import JobState, sources_of
@@ -60,13 +61,18 @@ _STAGES = {
 
 
 def tell(session: Session, job_id: UUID, event: str, data: Mapping[str, Any]) -> None:
-    """Append an event; the number comes from the job's row, whose lock keeps it without gaps."""
-    sequence = session.scalar(
+    """Append an event; the number comes from the job's row, whose lock keeps it without gaps.
+
+    Webhooks that want to hear of it are sent a message once the transaction is committed.
+    """
+    sequence, state, name, owner = session.execute(
         update(Job)
         .where(Job.id == job_id)
         .values(last_event=Job.last_event + 1)
-        .returning(Job.last_event)
+        .returning(Job.last_event, Job.state, Job.name, Job.owner)
         .execution_options(synchronize_session=False)
-    )
+    ).one()
     session.add(Event(job_id=job_id, sequence=sequence, type=event, data=dict(data)))
     session.flush()
+    job = {"job_id": str(job_id), "state": state, "name": name, "owner": owner}
+    announce(session, job, event)

@@ -257,6 +257,60 @@ class Evaluation(Base):
     at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class Webhook(Base):
+    """An address that wants to hear what happens to the jobs of an owner."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (Index("webhooks_by_age", "created_at", "id"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    owner: Mapped[str]
+    name: Mapped[str | None]
+    url: Mapped[str]
+    events: Mapped[list[str]] = mapped_column(ARRAY(String))
+    """What it wants to hear of, `jobs.deliveries.WebhookEvent`."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    enabled: Mapped[bool] = mapped_column(server_default="true")
+    disabled_reason: Mapped[str | None]
+    """Why the service has disabled it."""
+    failing_since: Mapped[datetime | None]
+    """The first of the tries that have failed in a row."""
+    secret: Mapped[str]
+    """As it is: signing needs it."""
+    previous_secret: Mapped[str | None]
+    """Signs too, for a while after a rotation."""
+    previous_secret_until: Mapped[datetime | None]
+
+
+class Delivery(Base):
+    """A message to a webhook, and how far it has come."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        Index("deliveries_of_webhook", "webhook_id", "created_at", "id"),
+        Index("deliveries_due", "next_try_at", postgresql_where="next_try_at IS NOT NULL"),
+        Index("deliveries_taken", "webhook_id", postgresql_where="taken_until IS NOT NULL"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    webhook_id: Mapped[UUID] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    event: Mapped[str]
+    data: Mapped[Json]
+    """What is told, as it was when the event happened."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    """How often it was taken to be sent; with its id, names the latest try."""
+    tried_at: Mapped[datetime | None]
+    taken_until: Mapped[datetime | None]
+    """Whoever sends it now is given so long; after that somebody else may."""
+    next_try_at: Mapped[datetime | None]
+    """Null: it has arrived, or is given up."""
+    delivered_at: Mapped[datetime | None]
+    last_status: Mapped[int | None]
+    last_error: Mapped[str | None]
+    last_response: Mapped[str | None]
+
+
 class Artifact(Base):
     """A published file of a succeeded job."""
 

@@ -1,15 +1,25 @@
 """The settings of every process of the service, from environment variables named BONSAI_*."""
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import parse_qs, quote, urlsplit
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from jobs.crashes import CrashLimits
 from jobs.fairness import Fairness
 from jobs.retention import Retention
+
+Network = IPv4Network | IPv6Network
+
+
+def _listed(value: object) -> object:
+    """Items of a list in an environment variable, with commas between."""
+    if not isinstance(value, str):
+        return value
+    return [item.strip() for item in value.split(",") if item.strip()]
 
 
 class Settings(BaseSettings):
@@ -91,6 +101,17 @@ class Settings(BaseSettings):
 
     expiry_notice_hours: Annotated[float, Field(ge=0)] = 24.0
     """How long before its end an expiry is announced by an event."""
+
+    webhook_networks: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_listed)] = ()
+    """Networks that webhooks may reach beyond the internet, and by plain http: CIDR blocks with
+    commas between. Whoever may create a webhook may have the API send a POST to any address in
+    them. Where names resolve to NAT64's addresses, 64:ff9b::/96 belongs here."""
+
+    webhook_timeout_seconds: Annotated[float, Field(ge=0.1, le=60)] = 20.0
+    """How long a receiver may take from the first byte sent to the end of its answer."""
+
+    keep_deliveries_days: Annotated[float, Field(ge=5)] = 30.0
+    """The log of what was sent to webhooks goes back so far; tries go on for three of them."""
 
     allow_remote: bool = False
     """Whether the API answers peers that are not on this machine. There are no API keys yet: set

@@ -28,6 +28,16 @@ OPERATIONS = {
     ("post", "/v1/jobs/{job_id}/pin"): "pin_job",
     ("post", "/v1/jobs/{job_id}/unpin"): "unpin_job",
     ("post", "/v1/gc"): "collect_garbage",
+    ("post", "/v1/webhooks"): "create_webhook",
+    ("get", "/v1/webhooks"): "list_webhooks",
+    ("get", "/v1/webhooks/{webhook_id}"): "show_webhook",
+    ("patch", "/v1/webhooks/{webhook_id}"): "update_webhook",
+    ("delete", "/v1/webhooks/{webhook_id}"): "delete_webhook",
+    ("post", "/v1/webhooks/{webhook_id}/rotate-secret"): "rotate_webhook_secret",
+    ("post", "/v1/webhooks/{webhook_id}/test"): "test_webhook",
+    ("get", "/v1/webhooks/{webhook_id}/deliveries"): "list_deliveries",
+    ("get", "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}"): "show_delivery",
+    ("post", "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay"): "replay_delivery",
     ("get", "/v1/workers"): "list_workers",
     ("post", "/v1/workers/{name}/drain"): "drain_worker",
     ("get", "/healthz"): "healthz",
@@ -81,6 +91,8 @@ def test_every_field_of_a_request_has_its_meaning(document: dict[str, Any]) -> N
         "Pruning",
         "WeightedUtility",
         "Progress",
+        "WebhookRequest",
+        "WebhookChange",
     ):
         for field, schema in schemas[name]["properties"].items():
             assert schema.get("description"), f"{name}.{field}"

@@ -1,0 +1,239 @@
+"""Addresses that want to hear what happens to jobs, and the log of what was sent to each.
+
+How deliveries come into being and are sent is in `jobs.deliveries`.
+"""
+
+import base64
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any, Generic, TypeVar
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from sqlalchemy import Engine, Select, func, select, tuple_
+from sqlalchemy.orm import Session
+
+from jobs.cursors import cursor_of, job_place
+from jobs.deliveries import PING, SHARED, WebhookEvent
+from jobs.errors import DeliveryNotFoundError, WebhookDisabledError, WebhookNotFoundError
+from jobs.records import Delivery, Webhook
+from jobs.request import Owner
+
+GRACE = timedelta(hours=24)
+"""After a rotation, messages are signed with the old secret too for so long."""
+
+SECRET_PREFIX = "whsec_"  # noqa: S105 - what each begins with
+_SECRET_BYTES = 30
+_SHOWN = 4
+
+Row = TypeVar("Row", Webhook, Delivery)
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Url = Annotated[str, Field(min_length=1, max_length=2000)]
+Events = Annotated[
+    list[WebhookEvent],
+    Field(min_length=1, max_length=100),
+    AfterValidator(lambda events: list(dict.fromkeys(events))),
+]
+
+
+class WebhookRequest(BaseModel):
+    """The body of POST /v1/webhooks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    url: Url
+    """Where messages are posted: https, and an address on the internet, unless the operator allows
+    more (`BONSAI_WEBHOOK_NETWORKS`). Redirects are not followed."""
+
+    events: Events = [WebhookEvent.SUCCEEDED, WebhookEvent.FAILED, WebhookEvent.CANCELLED]
+    """What is told; by default, that a job has ended."""
+
+    owner: Owner = "default"
+    """Whose jobs are told of."""
+
+    name: Name | None = None
+    """A name for people; need not be unique."""
+
+
+class WebhookChange(BaseModel):
+    """The body of PATCH /v1/webhooks/{id}; what is absent or null stays as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    url: Url | None = None
+    """Another address, under the same rules."""
+
+    events: Events | None = None
+    """What is told from now on."""
+
+    name: Name | None = None
+    """Another name."""
+
+    enabled: bool | None = None
+    """false: nothing is sent, and nothing that happens meanwhile will be; true: what waits goes on,
+    and failures are counted anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Row]):
+    """Some rows, newest first, and the cursor of those that follow."""
+
+    items: Sequence[Row]
+    next_cursor: str | None
+
+
+class WebhookStore:
+    """Webhooks as clients see them. Each public method is one transaction.
+
+    Those that take an id raise WebhookNotFoundError where there is none.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def create(self, request: WebhookRequest) -> Webhook:
+        """Insert a webhook, enabled, with a secret of its own."""
+        row = Webhook(**request.model_dump(mode="json"), secret=_new_secret())
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            session.add(row)
+            session.flush()
+            session.refresh(row)
+        return row
+
+    def list(self, *, limit: int, cursor: str | None = None) -> Page[Webhook]:
+        """Up to `limit` webhooks, newest first; InvalidCursorError for a foreign cursor."""
+        with Session(self._engine) as session:
+            return _page(session, Webhook, select(Webhook), limit, cursor)
+
+    def show(self, webhook_id: UUID) -> Webhook:
+        """One webhook."""
+        with Session(self._engine) as session:
+            return _existing(session, webhook_id)
+
+    def change(self, webhook_id: UUID, change: WebhookChange) -> Webhook:
+        """Change what is given; another address, or enabling, forgets earlier failures."""
+        values = change.model_dump(mode="json", exclude_none=True)
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            row = _existing(session, webhook_id, lock=True)
+            for name, value in values.items():
+                setattr(row, name, value)
+            if change.enabled or change.url is not None:
+                row.failing_since = None
+            if change.enabled:
+                row.disabled_reason = None
+            session.flush()
+            session.refresh(row)
+        return row
+
+    def delete(self, webhook_id: UUID) -> None:
+        """Remove a webhook with its deliveries, also those that wait."""
+        with Session(self._engine) as session, session.begin():
+            session.delete(_existing(session, webhook_id, lock=True))
+
+    def rotate_secret(self, webhook_id: UUID) -> Webhook:
+        """Give a webhook another secret; the one it had signs too until the grace is over."""
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            row = _existing(session, webhook_id, lock=True)
+            row.previous_secret, row.secret = row.secret, _new_secret()
+            row.previous_secret_until = session.scalar(select(func.now() + GRACE))
+            session.flush()
+            session.refresh(row)
+        return row
+
+    def ping(self, webhook_id: UUID) -> Delivery:
+        """Queue a message that says nothing, which is tried once.
+
+        Raises:
+            WebhookDisabledError: nothing is sent to it.
+        """
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            _require_enabled(_existing(session, webhook_id))
+            row = Delivery(
+                webhook_id=webhook_id,
+                event=PING,
+                data={"webhook_id": str(webhook_id)},
+                next_try_at=func.now(),
+            )
+            session.add(row)
+            session.flush()
+            session.refresh(row)
+        return row
+
+    def deliveries(
+        self, webhook_id: UUID, *, limit: int, cursor: str | None = None
+    ) -> Page[Delivery]:
+        """Up to `limit` deliveries of a webhook, newest first; InvalidCursorError for a foreign
+        cursor."""
+        query = select(Delivery).where(Delivery.webhook_id == webhook_id)
+        with Session(self._engine) as session:
+            _existing(session, webhook_id)
+            return _page(session, Delivery, query, limit, cursor)
+
+    def delivery(self, webhook_id: UUID, delivery_id: UUID) -> Delivery:
+        """One delivery of a webhook; DeliveryNotFoundError when there is none."""
+        with Session(self._engine) as session:
+            return _delivery(session, webhook_id, delivery_id)
+
+    def replay(self, webhook_id: UUID, delivery_id: UUID) -> Delivery:
+        """Send a delivery now, whatever has become of it; it keeps its id and its count of tries.
+
+        Raises:
+            DeliveryNotFoundError: the webhook has no such delivery.
+            WebhookDisabledError: nothing is sent to it.
+        """
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            _require_enabled(_existing(session, webhook_id))
+            row = _delivery(session, webhook_id, delivery_id, lock=True)
+            row.delivered_at = None
+            row.next_try_at = session.scalar(select(func.now()))
+            session.flush()
+            session.refresh(row)
+        return row
+
+
+def masked(secret: str) -> str:
+    """Enough of a secret to tell it from others."""
+    return f"{SECRET_PREFIX}...{secret[-_SHOWN:]}"
+
+
+def _new_secret() -> str:
+    """Thirty random bytes: base64 without padding."""
+    return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
+
+
+def _require_enabled(webhook: Webhook) -> None:
+    if not webhook.enabled:
+        raise WebhookDisabledError(webhook.id, webhook.disabled_reason)
+
+
+def _existing(session: Session, webhook_id: UUID, *, lock: bool = False) -> Webhook:
+    row = session.get(Webhook, webhook_id, with_for_update=SHARED if lock else None)
+    if row is None:
+        raise WebhookNotFoundError(webhook_id)
+    return row
+
+
+def _delivery(
+    session: Session, webhook_id: UUID, delivery_id: UUID, *, lock: bool = False
+) -> Delivery:
+    _existing(session, webhook_id)
+    row = session.get(Delivery, delivery_id, with_for_update=lock or None)
+    if row is None or row.webhook_id != webhook_id:
+        raise DeliveryNotFoundError(webhook_id, delivery_id)
+    return row
+
+
+def _page(
+    session: Session, table: type[Row], query: Select[Any], limit: int, cursor: str | None
+) -> Page[Row]:
+    query = query.order_by(table.created_at.desc(), table.id.desc()).limit(limit + 1)
+    if cursor is not None:
+        query = query.where(tuple_(table.created_at, table.id) < tuple_(*job_place(cursor)))
+    rows = session.scalars(query).all()
+    last = rows[limit - 1] if len(rows) > limit else None
+    return Page(
+        rows[:limit], cursor_of([last.created_at.isoformat(), str(last.id)]) if last else None
+    )
