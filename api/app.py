@@ -13,11 +13,14 @@ from api.handlers import install_handlers
 from api.loopback import LoopbackOnly
 from api.openapi import DocumentedAPI
 from api.request_log import RequestLog
-from api.routes import artifacts, batches, health, jobs, retention, workers
+from api.routes import artifacts, batches, events, health, jobs, logs, retention, workers
+from api.stopping import when_told_to_stop
+from api.watch import Watcher
 from jobs.artifacts import LocalArtifactStore
 from jobs.collector import Collector
 from jobs.connections import connect
 from jobs.doorbell import Doorbell
+from jobs.log_lines import LogStore
 from jobs.logs import configure_logs
 from jobs.settings import Settings
 from jobs.store import JobStore
@@ -52,7 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         separate_input_output_schemas=False,
     )
     install_handlers(app)
-    for module in (jobs, batches, artifacts, retention, workers, health):
+    for module in (jobs, events, logs, batches, artifacts, retention, workers, health):
         app.include_router(module.router)
     return app
 
@@ -66,8 +69,12 @@ def _lifespan(settings: Settings) -> Lifespan[FastAPI]:
         try:
             artifacts = LocalArtifactStore(settings.artifacts_dir)
             store, workers = JobStore(engine, settings.fairness), WorkerStore(engine)
-            kept = Collector(engine, artifacts, settings.retention)
-            yield {"services": Services(store, artifacts, doorbell, workers, kept)}
+            kept, logs = Collector(engine, artifacts, settings.retention), LogStore(engine)
+            watcher = Watcher(store.glances)
+            services = Services(store, artifacts, doorbell, workers, kept, logs, watcher)
+            async with watcher.running():
+                with when_told_to_stop(watcher.stop):
+                    yield {"services": services}
         finally:
             doorbell.close()
             engine.dispose()

@@ -5,9 +5,11 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from api.watch import Watcher
 from jobs.artifacts import ArtifactStore
 from jobs.collector import Collector
 from jobs.doorbell import Doorbell
+from jobs.log_lines import LogStore
 from jobs.store import JobStore
 from jobs.workers import WorkerStore
 
@@ -21,6 +23,8 @@ class Services:
     doorbell: Doorbell
     workers: WorkerStore
     kept: Collector
+    logs: LogStore
+    watcher: Watcher
 
 
 # Asynchronous, so that the look-ups below take no turn in the thread pool.
@@ -51,8 +55,18 @@ async def _kept(services: _Services) -> Collector:
     return services.kept
 
 
+async def _logs(services: _Services) -> LogStore:
+    return services.logs
+
+
+async def _watcher(services: _Services) -> Watcher:
+    return services.watcher
+
+
 Store = Annotated[JobStore, Depends(_store)]
 Artifacts = Annotated[ArtifactStore, Depends(_artifacts)]
 Bell = Annotated[Doorbell, Depends(_doorbell)]
 Workers = Annotated[WorkerStore, Depends(_workers)]
 Kept = Annotated[Collector, Depends(_kept)]
+Logs = Annotated[LogStore, Depends(_logs)]
+Watch = Annotated[Watcher, Depends(_watcher)]

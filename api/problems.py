@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from jobs.errors import (
     DATABASE_UNREACHABLE,
     ArtifactNotFoundError,
+    AttemptNotFoundError,
     BatchNotFoundError,
     IdempotencyKeyReusedError,
     IllegalMoveError,
@@ -101,6 +102,7 @@ DATABASE_DOWN = Kind(503, "database_unreachable", "The database does not answer"
 DOMAIN: Mapping[type[Exception], Kind] = {
     BatchNotFoundError: Kind(404, "batch_not_found", "There is no such batch"),
     JobNotFoundError: Kind(404, "job_not_found", "There is no such job"),
+    AttemptNotFoundError: Kind(404, "attempt_not_found", "The job has had no such attempt"),
     WorkerNotFoundError: Kind(404, "worker_not_found", "There is no such worker"),
     ArtifactNotFoundError: Kind(404, "artifact_not_found", "The job has no such artifact"),
     IllegalMoveError: Kind(409, "illegal_move", "The job's state does not allow this"),

@@ -12,6 +12,7 @@ __all__ = [
     "DATABASE_ERROR",
     "DATABASE_UNREACHABLE",
     "ArtifactNotFoundError",
+    "AttemptNotFoundError",
     "BatchNotFoundError",
     "IdempotencyKeyReusedError",
     "IllegalMoveError",
@@ -67,6 +68,16 @@ class WorkerNotFoundError(JobError):
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(f"no worker has the name {name!r}; GET /v1/workers lists those that run")
+
+
+class AttemptNotFoundError(JobError):
+    """A job has had no attempt of this number."""
+
+    def __init__(self, job_id: UUID, number: int, attempts: int) -> None:
+        self.job_id = job_id
+        self.number = number
+        known = f"those there are have the numbers 1 to {attempts}" if attempts else "none was made"
+        super().__init__(f"job {job_id} has no attempt {number}; {known}")
 
 
 class ArtifactNotFoundError(JobError):
