@@ -6,6 +6,7 @@ from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
+from sqlalchemy import Engine
 from starlette.middleware import Middleware
 from starlette.types import Lifespan
 
@@ -15,13 +16,26 @@ from api.loopback import LoopbackOnly
 from api.openapi import DocumentedAPI
 from api.outbound import Outbound
 from api.request_log import RequestLog
-from api.routes import artifacts, batches, health, jobs, retention, webhooks, workers
+from api.routes import (
+    artifacts,
+    batches,
+    events,
+    health,
+    jobs,
+    logs,
+    retention,
+    webhooks,
+    workers,
+)
 from api.sender import Sender
+from api.stopping import when_told_to_stop
+from api.watch import Watcher
 from jobs.artifacts import LocalArtifactStore
 from jobs.collector import Collector
 from jobs.connections import connect
 from jobs.deliveries import DeliveryQueue
 from jobs.doorbell import Doorbell
+from jobs.log_lines import LogStore
 from jobs.logs import configure_logs
 from jobs.settings import Settings
 from jobs.store import JobStore
@@ -57,7 +71,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         separate_input_output_schemas=False,
     )
     install_handlers(app)
-    for module in (jobs, batches, artifacts, retention, webhooks, workers, health):
+    for module in (jobs, events, logs, batches, artifacts, retention, webhooks, workers, health):
         app.include_router(module.router)
     return app
 
@@ -67,26 +81,35 @@ def _lifespan(settings: Settings) -> Lifespan[FastAPI]:
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Services]]:
         del app
         engine = connect(settings)
-        doorbell = Doorbell(settings)
-        outbound = Outbound(settings.webhook_networks, settings.webhook_timeout_seconds)
+        services = _services(settings, engine)
         keep = timedelta(days=settings.keep_deliveries_days)
-        sender = Sender(DeliveryQueue(engine), outbound, keep)
+        sender = Sender(DeliveryQueue(engine), services.outbound, keep)
+        watcher = services.watcher
         try:
-            artifacts = LocalArtifactStore(settings.artifacts_dir)
-            store, workers = JobStore(engine, settings.fairness), WorkerStore(engine)
-            kept = Collector(engine, artifacts, settings.retention)
-            webhooks = WebhookStore(engine)
-            with sender:
-                yield {
-                    "services": Services(
-                        store, artifacts, doorbell, workers, kept, webhooks, outbound
-                    )
-                }
+            async with watcher.running():
+                with sender, when_told_to_stop(watcher.stop):
+                    yield {"services": services}
         finally:
-            doorbell.close()
+            services.doorbell.close()
             engine.dispose()
 
     return lifespan
+
+
+def _services(settings: Settings, engine: Engine) -> Services:
+    artifacts = LocalArtifactStore(settings.artifacts_dir)
+    store = JobStore(engine, settings.fairness)
+    return Services(
+        store=store,
+        artifacts=artifacts,
+        doorbell=Doorbell(settings),
+        workers=WorkerStore(engine),
+        kept=Collector(engine, artifacts, settings.retention),
+        webhooks=WebhookStore(engine),
+        outbound=Outbound(settings.webhook_networks, settings.webhook_timeout_seconds),
+        logs=LogStore(engine),
+        watcher=Watcher(store.glances),
+    )
 
 
 def _version() -> str:

@@ -6,9 +6,11 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from api.outbound import Outbound
+from api.watch import Watcher
 from jobs.artifacts import ArtifactStore
 from jobs.collector import Collector
 from jobs.doorbell import Doorbell
+from jobs.log_lines import LogStore
 from jobs.store import JobStore
 from jobs.webhooks import WebhookStore
 from jobs.workers import WorkerStore
@@ -25,6 +27,8 @@ class Services:
     kept: Collector
     webhooks: WebhookStore
     outbound: Outbound
+    logs: LogStore
+    watcher: Watcher
 
 
 # Asynchronous, so that the look-ups below take no turn in the thread pool.
@@ -63,6 +67,14 @@ async def _outbound(services: _Services) -> Outbound:
     return services.outbound
 
 
+async def _logs(services: _Services) -> LogStore:
+    return services.logs
+
+
+async def _watcher(services: _Services) -> Watcher:
+    return services.watcher
+
+
 Store = Annotated[JobStore, Depends(_store)]
 Artifacts = Annotated[ArtifactStore, Depends(_artifacts)]
 Bell = Annotated[Doorbell, Depends(_doorbell)]
@@ -70,3 +82,5 @@ Workers = Annotated[WorkerStore, Depends(_workers)]
 Kept = Annotated[Collector, Depends(_kept)]
 Webhooks = Annotated[WebhookStore, Depends(_webhooks)]
 WayOut = Annotated[Outbound, Depends(_outbound)]
+Logs = Annotated[LogStore, Depends(_logs)]
+Watch = Annotated[Watcher, Depends(_watcher)]

@@ -11,7 +11,7 @@ Responses = dict[int | str, dict[str, Any]]
 _MEANINGS = {
     400: "The body is not JSON, or a header cannot be read.",
     403: "The peer is on another machine, and the service answers this one only.",
-    404: "There is no such job, batch, worker, artifact, webhook or delivery.",
+    404: "There is no such job, attempt, batch, worker, artifact, webhook or delivery.",
     409: "The state of the job, or of the webhook, does not allow this.",
     410: "The artifact was published, but its file is no longer stored.",
     415: "The body was not sent as JSON.",

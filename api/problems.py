@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from jobs.errors import (
     DATABASE_UNREACHABLE,
     ArtifactNotFoundError,
+    AttemptNotFoundError,
     BatchNotFoundError,
     DeliveryNotFoundError,
     IdempotencyKeyReusedError,
@@ -105,6 +106,7 @@ DATABASE_DOWN = Kind(503, "database_unreachable", "The database does not answer"
 DOMAIN: Mapping[type[Exception], Kind] = {
     BatchNotFoundError: Kind(404, "batch_not_found", "There is no such batch"),
     JobNotFoundError: Kind(404, "job_not_found", "There is no such job"),
+    AttemptNotFoundError: Kind(404, "attempt_not_found", "The job has had no such attempt"),
     WorkerNotFoundError: Kind(404, "worker_not_found", "There is no such worker"),
     ArtifactNotFoundError: Kind(404, "artifact_not_found", "The job has no such artifact"),
     WebhookNotFoundError: Kind(404, "webhook_not_found", "There is no such webhook"),

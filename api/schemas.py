@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from jobs import records, store, webhooks
+from jobs import log_lines, records, store, webhooks
 from jobs.collector import Expiry, Why
 from jobs.deliveries import DeliveryState, WebhookEvent, state_of
 from jobs.devices import DeviceKind
@@ -252,6 +252,57 @@ class EventPage(_Wire):
     next_cursor: str | None
     """Pass it as `cursor` for the events that follow; null when there is none yet."""
 
+    last_cursor: str
+    """Pass it as `cursor`, with `wait`, for the events that follow, be there some yet or not."""
+
+    job_state: JobState
+    """The job's state. Once it is final, and `next_cursor` null, the job has come to its end: later
+    events are about its files, and are not waited for."""
+
+    @classmethod
+    def of(cls, page: store.EventPage) -> Self:
+        """The page of some rows."""
+        return cls.model_validate(page)
+
+
+class StreamEnd(_Wire):
+    """The last message of a stream of events."""
+
+    state: JobState
+    """The final state that the job has come to."""
+
+
+class LogLine(_Wire):
+    """A line of an attempt's log."""
+
+    number: int
+    """From 1. Lines in the middle of a long log are left out: one stands for them, and says so."""
+
+    at: datetime
+    """When it was stored, within a second or two of being written."""
+
+    text: str
+    """Without its end; the service's own lines are JSON objects."""
+
+
+class LogPage(_Wire):
+    """Some lines of an attempt's log, oldest first."""
+
+    items: list[LogLine]
+    next_cursor: str | None
+    """Pass it as `cursor` for the lines that follow; null when there is none yet."""
+
+    last_cursor: str
+    """Pass it as `cursor`, with `wait`, for the lines that follow, be there some yet or not."""
+
+    ended: bool
+    """Whether the attempt has ended: then no more lines are waited for."""
+
+    @classmethod
+    def of(cls, page: log_lines.LogPage) -> Self:
+        """The page of some rows."""
+        return cls.model_validate(page)
+
 
 class Mask(_Wire):
     """An evaluated sub-model, by its place."""
@@ -261,6 +312,13 @@ class Mask(_Wire):
 
     trial: int
     """From 0."""
+
+
+class AttemptLinks(_Wire):
+    """Where the rest about an attempt is; a path of this service."""
+
+    logs: str
+    """What its process has said (GET)."""
 
 
 class Attempt(_Wire):
@@ -286,6 +344,8 @@ class Attempt(_Wire):
     last_mask: Mask | None
     """The last sub-model it evaluated."""
 
+    links: AttemptLinks
+
     @classmethod
     def of(cls, account: store.AttemptAccount) -> Self:
         """The attempt of a row."""
@@ -300,6 +360,7 @@ class Attempt(_Wire):
             outcome=row.outcome,
             masks_evaluated=account.masks_evaluated,
             last_mask=last and Mask(round=last[0], trial=last[1]),
+            links=AttemptLinks(logs=f"{job_path(row.job_id)}/attempts/{row.number}/logs"),
         )
 
 

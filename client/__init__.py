@@ -11,7 +11,8 @@
         client.wait(job.id)
         client.download(job.id, "smaller")
 
-`service` is the client, `responses` what it returns, `download` how files come over whole. `cli`
+`service` is the client, `responses` what it returns, `download` how files come over whole, `watch`
+how a job is followed. `cli`
 and the `*_commands` are the command line. Only `up`, `embedded`, `prune` and `evaluate` need more
 than httpx, typer, rich and pydantic; they are imported when their command runs.
 """
@@ -23,7 +24,7 @@ from client.errors import (
     UnexpectedAnswerError,
     UnreachableServiceError,
 )
-from client.responses import Artifact, Event, Job, Problem, Progress
+from client.responses import Artifact, Event, Job, LogLine, Problem, Progress
 from client.service import Client
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "CorruptedDownloadError",
     "Event",
     "Job",
+    "LogLine",
     "Problem",
     "Progress",
     "ServiceError",

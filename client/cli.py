@@ -9,6 +9,7 @@ from client import (
     batch_commands,
     job_commands,
     local_commands,
+    log_commands,
     retention_commands,
     webhook_commands,
     worker_commands,
@@ -57,6 +58,7 @@ app.command("submit")(job_commands.submit)
 app.command("list")(job_commands.list_jobs)
 app.command("show")(job_commands.show)
 app.command("watch")(job_commands.watch)
+app.command("logs")(log_commands.logs)
 app.command("pause")(job_commands.pause)
 app.command("resume")(job_commands.resume)
 app.command("cancel")(job_commands.cancel)

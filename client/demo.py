@@ -30,7 +30,7 @@ from bonsai_core.config import ModelSource
 from bonsai_core.evaluation import Evaluation, evaluate_folder
 from bonsai_core.models import load
 from client.errors import ClientError
-from client.progress import job_display
+from client.progress import job_display, watch_job
 from client.responses import Job
 from client.service import Client
 
@@ -171,7 +171,7 @@ def prune(url: str, model: Path, calibration: Path, console: Console) -> Job:
     }
     with Client(url) as client, job_display(console) as display:
         job = client.submit(request)
-        return client.wait(job.id, poll_seconds=1, on_progress=display.show)
+        return watch_job(client, job.id, display)
 
 
 def download(url: str, job: Job, folder: Path) -> Path:

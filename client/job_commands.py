@@ -10,7 +10,7 @@ from client import options
 from client.console import messages, print_json, results
 from client.errors import ClientError
 from client.job_ids import find_job
-from client.progress import job_display
+from client.progress import job_display, watch_job
 from client.request import given, parse_labels, parse_utility, parse_window, prune_request, target
 from client.responses import Artifact, Job
 from client.service import Client
@@ -18,8 +18,6 @@ from client.tables import attempts_table, failure_of, job_table, jobs_table
 
 EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 2}
 """Of `watch`, by the state the job ended in."""
-
-_WATCH_SECONDS = 1.0
 
 
 def submit(
@@ -209,13 +207,13 @@ def _watch(client: Client, job_id: str) -> None:
     console = messages()
     try:
         with job_display(console) as display:
-            job = client.wait(job_id, poll_seconds=_WATCH_SECONDS, on_progress=display.show)
+            job = watch_job(client, job_id, display)
     except KeyboardInterrupt:
         console.print(f"no longer watching; the job goes on (bonsai cancel {job_id} ends it)")
         raise typer.Exit(130) from None
     if job.error is not None:
         console.print(failure_of(job), soft_wrap=True)
-    raise typer.Exit(EXIT_CODES[job.state])
+    raise typer.Exit(EXIT_CODES.get(job.state, 1))
 
 
 def _download(client: Client, job: Job, output: Path) -> list[Path]:

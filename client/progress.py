@@ -9,7 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from client.responses import Job
-from client.tables import duration, how_far, perplexities
+from client.responses import Progress as JobProgress
+from client.service import Client
+from client.tables import how_far, perplexities, time_left
 
 
 class JobDisplay(Protocol):
@@ -32,6 +34,21 @@ class JobDisplay(Protocol):
 def job_display(console: Console) -> JobDisplay:
     """The display that suits where the console writes to."""
     return JobBars(console) if console.is_terminal else JobLines(console)
+
+
+def watch_job(client: Client, job_id: str, display: JobDisplay) -> Job:
+    """Show a job until it has ended; the job as it is then."""
+    # What has happened already is in the job.
+    known = max((event.sequence for event in client.events(job_id)), default=0)
+    job = client.job(job_id)
+    display.show(job)
+    for news in client.watch(job_id, after=known):
+        if isinstance(news, JobProgress):
+            job = job.model_copy(update={"progress": news})
+        else:
+            job = client.job(job_id)
+        display.show(job)
+    return job if job.is_final else client.job(job_id)
 
 
 class JobBars:
@@ -104,7 +121,7 @@ class JobLines:
 
 
 def describe(job: Job) -> str:
-    """State, sparsity, perplexity and time left, as far as they are known."""
+    """State, sparsity, perplexity, speed and time left, as far as they are known."""
     progress = job.progress
     running = job.state == "running"
     parts = [f"{job.state}, {progress.stage}" if running else job.state]
@@ -112,6 +129,8 @@ def describe(job: Job) -> str:
         parts.append(f"sparsity {progress.sparsity:.3f}")
     if progress.perplexity_before is not None:
         parts.append(f"perplexity {perplexities(progress.perplexity_before, progress.perplexity)}")
-    if progress.seconds_left is not None and running:
-        parts.append(f"about {duration(progress.seconds_left)} left")
+    if progress.forward_passes_per_second is not None and running:
+        parts.append(f"{progress.forward_passes_per_second:.3g} passes/s")
+    if running and (left := time_left(progress)):
+        parts.append(f"about {left} left")
     return "; ".join(parts)

@@ -5,13 +5,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+FINAL = {"succeeded", "failed", "cancelled"}
+"""States that a job does not leave."""
+
 
 class _Response(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
 
 class Progress(_Response):
-    """How far a job is."""
+    """How far a job is. Times and speeds are those of the attempt that runs."""
 
     stage: str = "waiting"
     round: int = 0
@@ -22,6 +25,9 @@ class Progress(_Response):
 
     masks_evaluated: int = 0
     """Sub-models, in the current round."""
+
+    masks_resumed: int = 0
+    """Of these, those of before the attempt that runs."""
 
     masks_per_round: int = 0
     """Sub-models that the current round tries; 0 where it tries none."""
@@ -34,7 +40,11 @@ class Progress(_Response):
     """After the last finished round, on the calibration batch."""
 
     seconds_per_mask: float | None = None
+    forward_passes_per_second: float | None = None
     seconds_left: float | None = None
+    seconds_left_basis: str | None = None
+    """What the estimate counts: `masks`, the sub-models still to try; `rounds`, also what rounds do
+    besides."""
 
 
 class Job(_Response):
@@ -75,7 +85,7 @@ class Job(_Response):
     @property
     def is_final(self) -> bool:
         """Whether the job has come to its end."""
-        return self.state in {"succeeded", "failed", "cancelled"}
+        return self.state in FINAL
 
 
 class BatchJob(_Response):
@@ -135,6 +145,42 @@ class Event(_Response):
     at: datetime
     type: str
     data: dict[str, Any] = {}
+
+
+class EventPage(_Response):
+    """Some events of a job, oldest first."""
+
+    items: list[Event]
+    next_cursor: str | None = None
+    last_cursor: str
+    """For those that follow, be there some yet or not."""
+
+    job_state: str
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the job has come to its end, and nothing that led there follows."""
+        return self.next_cursor is None and self.job_state in FINAL
+
+
+class LogLine(_Response):
+    """A line that the process of an attempt has said."""
+
+    number: int
+    at: datetime
+    text: str
+
+
+class LogPage(_Response):
+    """Some lines of an attempt's log, oldest first."""
+
+    items: list[LogLine]
+    next_cursor: str | None = None
+    last_cursor: str
+    """For those that follow, be there some yet or not."""
+
+    ended: bool
+    """Whether the attempt has ended."""
 
 
 class Artifact(_Response):

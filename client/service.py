@@ -24,16 +24,28 @@ from client.responses import (
     Event,
     Expiries,
     Job,
+    LogLine,
+    LogPage,
     Page,
+    Progress,
     Webhook,
     Worker,
 )
-from client.tries import pauses
+from client.tries import Patience, pauses
+from client.watch import JobWatch
 
 _log = logging.getLogger(__name__)
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PAGE_ITEMS = 200
+LOG_LINES = 1000
+LONGEST_WAIT_SECONDS = 60.0
+"""That a service waits for news."""
+
+_LOG_WAIT_SECONDS = 30.0
+_SECONDS_BETWEEN_LOOKS = 1.0
+"""At least, where a service does not wait, as one that stops."""
+
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 _TRIES = 5
@@ -59,6 +71,7 @@ class Client:
         """Without `base_url`, the environment variable BONSAI_URL or this machine, port 8000."""
         self.base_url = (base_url or os.environ.get("BONSAI_URL") or DEFAULT_URL).rstrip("/")
         # A proxy for the world outside must not get what is meant for this machine.
+        self._timeout_seconds = timeout_seconds
         proxied = urlsplit(self.base_url).hostname not in LOOPBACK
         try:
             self._http = httpx.Client(
@@ -115,9 +128,14 @@ class Client:
         """Ask every job of a batch to end that has not."""
         return self._ask(Batch, "POST", f"{_batch(batch_id)}/cancel")
 
-    def job(self, job_id: str) -> Job:
-        """One job as it is now."""
-        return self._ask(Job, "GET", _job(job_id))
+    def job(self, job_id: str, *, wait_seconds: float = 0.0, state: str | None = None) -> Job:
+        """One job as it is now; with `wait_seconds`, as soon as it is in another state than `state`
+        (default: the one that it is in), or has ended, or the time is over."""
+        if not wait_seconds:
+            return self._ask(Job, "GET", _job(job_id))
+        query = {"wait": wait_seconds} | ({"state": state} if state else {})
+        timeout = self._timeout(wait_seconds)
+        return self._ask(Job, "GET", _job(job_id), params=query, timeout=timeout)
 
     def jobs(self, *, state: str | None = None) -> Iterator[Job]:
         """All jobs, newest first, fetched page by page as they are asked for."""
@@ -126,6 +144,57 @@ class Client:
     def events(self, job_id: str) -> Iterator[Event]:
         """All that has happened to a job so far, oldest first."""
         yield from self._pages(Event, f"{_job(job_id)}/events", {})
+
+    def watch(
+        self, job_id: str, *, after: int = 0, patience_seconds: float = 120.0
+    ) -> Iterator[Event | Progress]:
+        """Events as they happen, after those up to sequence `after`, and progress as it changes, to
+        the job's end.
+
+        A connection that breaks is made again, and nothing is missed or said twice; where no stream
+        comes through, the service is asked in a way that makes it wait. One that is away, as in a
+        restart, is waited for up to `patience_seconds` before its error is raised.
+        """
+        patience = Patience(patience_seconds)
+        yield from JobWatch(self._http, self._ask, _job(job_id), after, patience)
+
+    def logs(
+        self,
+        job_id: str,
+        *,
+        attempt: int | None = None,
+        tail: int | None = None,
+        follow: bool = False,
+        patience_seconds: float = 120.0,
+    ) -> Iterator[LogLine]:
+        """What the process of an attempt has said, oldest first; by default of the last attempt.
+
+        Args:
+            tail: begin with the last so many lines, 1000 at most.
+            follow: go on with what comes, until the attempt has ended.
+            patience_seconds: how long a service that is away is waited for, to follow.
+        """
+        attempt = attempt or self.job(job_id).attempts
+        if not attempt:
+            return
+        path = f"{_job(job_id)}/attempts/{attempt}/logs"
+        wait = _LOG_WAIT_SECONDS if follow else 0.0
+        patience = Patience(patience_seconds if follow else 0.0)
+        query: dict[str, Any] = {"limit": LOG_LINES} | ({"tail": tail} if tail else {})
+        while True:
+            began = time.monotonic()
+            try:
+                page = self._ask(LogPage, "GET", path, params=query, timeout=self._timeout(wait))
+            except (UnreachableServiceError, ServiceError) as error:
+                patience.bear(error)
+                continue
+            patience.answered()
+            yield from page.items
+            if page.next_cursor is None and (page.ended or not follow):
+                return
+            if "wait" in query and not page.items:
+                _rest(began)
+            query = {"limit": LOG_LINES, "cursor": page.last_cursor, "wait": wait}
 
     def artifacts(self, job_id: str) -> list[Artifact]:
         """The published files of a job; none before it has succeeded."""
@@ -222,30 +291,34 @@ class Client:
         self,
         job_id: str,
         *,
-        poll_seconds: float = 2.0,
+        poll_seconds: float = 30.0,
         on_progress: Callable[[Job], None] | None = None,
         patience_seconds: float = 120.0,
     ) -> Job:
         """Wait until a job has come to its end, however it ends.
 
-        `on_progress` gets the job at every look. A service that is away, as in a restart, is
-        waited for up to `patience_seconds` before its error is raised.
+        The service answers when the job's state has changed, and after `poll_seconds` (60 at most)
+        at the latest; `on_progress` gets the job each time. A service that is away, as in a
+        restart, is waited for up to `patience_seconds` before its error is raised.
         """
-        seen = time.monotonic()
+        wait_seconds = min(poll_seconds, LONGEST_WAIT_SECONDS)
+        patience = Patience(patience_seconds)
+        state: str | None = None
         while True:
+            began = time.monotonic()
             try:
-                job = self.job(job_id)
+                job = self.job(job_id, wait_seconds=wait_seconds if state else 0, state=state)
             except (UnreachableServiceError, ServiceError) as error:
-                away = not isinstance(error, ServiceError) or error.problem.status >= 500
-                if not away or time.monotonic() - seen > patience_seconds:
-                    raise
-            else:
-                seen = time.monotonic()
-                if on_progress is not None:
-                    on_progress(job)
-                if job.is_final:
-                    return job
-            time.sleep(poll_seconds)
+                patience.bear(error)
+                continue
+            patience.answered()
+            if on_progress is not None:
+                on_progress(job)
+            if job.is_final:
+                return job
+            if job.state == state and wait_seconds >= _SECONDS_BETWEEN_LOOKS:
+                _rest(began)
+            state = job.state
 
     def download(
         self,
@@ -270,6 +343,10 @@ class Client:
             download = Download(self._http, path, artifact, folder, on_bytes)
             paths.append(download.run())
         return paths
+
+    def _timeout(self, wait_seconds: float) -> httpx.Timeout:
+        """Of a request with which the service waits for so long."""
+        return httpx.Timeout(self._timeout_seconds, read=self._timeout_seconds + wait_seconds)
 
     def _pages(self, model: type[Response], path: str, query: dict[str, str]) -> Iterator[Response]:
         cursor: str | None = None
@@ -318,6 +395,11 @@ class Client:
             return model.model_validate(content)
         except ValidationError as error:
             raise UnexpectedAnswerError(self.base_url, str(error)) from error
+
+
+def _rest(began: float) -> None:
+    """Until the next look, where the service has not waited."""
+    time.sleep(max(0.0, began + _SECONDS_BETWEEN_LOOKS - time.monotonic()))
 
 
 def _seconds_until_again(error: UnreachableServiceError | ServiceError) -> float | None:

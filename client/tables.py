@@ -7,7 +7,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from client.responses import Attempt, Batch, Delivery, Expiries, Job, Webhook, Worker
+from client.responses import Attempt, Batch, Delivery, Expiries, Job, Progress, Webhook, Worker
 
 SHORT_ID = 8
 """Characters of an id in a list: enough to name a job among very many."""
@@ -208,6 +208,14 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
+def time_left(progress: Progress) -> str:
+    """The estimate, and what it leaves out."""
+    if progress.seconds_left is None:
+        return ""
+    only = ", of trials alone," if progress.seconds_left_basis == "masks" else ""
+    return duration(progress.seconds_left) + only
+
+
 def perplexities(before: float | None, now: float | None) -> str:
     """How the perplexity on the calibration batch has changed so far."""
     if before is None:
@@ -217,7 +225,6 @@ def perplexities(before: float | None, now: float | None) -> str:
 
 def _facts(job: Job) -> list[tuple[str, str]]:
     progress, request = job.progress, job.request
-    left = progress.seconds_left
     return [
         ("id", job.id),
         ("name", job.name or ""),
@@ -229,7 +236,7 @@ def _facts(job: Job) -> list[tuple[str, str]]:
         ("progress", how_far(job)),
         ("sparsity", f"{progress.sparsity:.4f} of {_target(request.get('target', {}))}"),
         ("perplexity", perplexities(progress.perplexity_before, progress.perplexity)),
-        ("time left", "" if left is None or job.is_final else duration(left)),
+        ("time left", "" if job.is_final else time_left(progress).rstrip(",")),
         ("attempts", str(job.attempts or "")),
         ("retry of", job.retry_of or ""),
         ("model", str(request.get("model", {}).get("source", ""))),

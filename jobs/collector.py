@@ -1,6 +1,6 @@
 """Removing what is not kept any longer of jobs that have ended.
 
-Files and ledger of a job expire together; the job itself, its events and attempts stay. It is
+Files, ledger and logs of a job expire together; the job itself, its events and attempts stay. It is
 announced by an event some time before, and a pinned job is kept whatever its age. Keys by which
 jobs were submitted go by their own age.
 """
@@ -30,7 +30,7 @@ from sqlalchemy.orm import Session, aliased
 from jobs.artifacts import ArtifactStore, files_prefix
 from jobs.idempotency import forget_old
 from jobs.moves import tell
-from jobs.records import Artifact, Evaluation, Job, Round
+from jobs.records import Artifact, Attempt, Evaluation, Job, LogLine, Round
 from jobs.retention import Retention
 
 
@@ -107,6 +107,8 @@ class Collector:
             self._files.delete(files_prefix(job.id))
             for table in (Evaluation, Round):
                 session.execute(delete(table).where(table.job_id == job.id))
+            attempts = select(Attempt.fencing_token).where(Attempt.job_id == job.id)
+            session.execute(delete(LogLine).where(LogLine.fencing_token.in_(attempts)))
             job.expired_at = session.scalar(select(func.now()))
             session.flush()
             tell(session, job.id, "expired", {"size_bytes": expiry.size_bytes, "why": expiry.why})

@@ -33,8 +33,12 @@ def job_place(cursor: str) -> tuple[datetime, UUID]:
         raise InvalidCursorError(cursor) from error
 
 
-def event_place(cursor: str) -> int:
-    """The last event seen; InvalidCursorError if the cursor is none of theirs."""
+def number_place(cursor: str) -> int:
+    """The number of the last item seen, of a list that is numbered from 1, such as events or lines.
+
+    Raises:
+        InvalidCursorError: the cursor is none of such a list.
+    """
     place = _place(cursor)
     if len(place) != 1 or not isinstance(place[0], int) or not 0 <= place[0] < 2**31:
         raise InvalidCursorError(cursor)

@@ -12,6 +12,7 @@ __all__ = [
     "DATABASE_ERROR",
     "DATABASE_UNREACHABLE",
     "ArtifactNotFoundError",
+    "AttemptNotFoundError",
     "BatchNotFoundError",
     "DeliveryNotFoundError",
     "IdempotencyKeyReusedError",
@@ -104,6 +105,16 @@ class WebhookDisabledError(JobError):
             f"webhook {webhook_id} is disabled{why}; enable it first: "
             f'PATCH /v1/webhooks/{webhook_id} with {{"enabled": true}}'
         )
+
+
+class AttemptNotFoundError(JobError):
+    """A job has had no attempt of this number."""
+
+    def __init__(self, job_id: UUID, number: int, attempts: int) -> None:
+        self.job_id = job_id
+        self.number = number
+        known = f"those there are have the numbers 1 to {attempts}" if attempts else "none was made"
+        super().__init__(f"job {job_id} has no attempt {number}; {known}")
 
 
 class ArtifactNotFoundError(JobError):

@@ -129,6 +129,11 @@ class LedgerStore:
                 update(Job).where(Job.id == self._job_id).values(progress_at=func.now())
             )
 
+    def progress(self) -> Progress:
+        """What is shown of the job's progress."""
+        with Session(self._engine) as session:
+            return Progress.model_validate(session.get_one(Job, self._job_id).progress)
+
     def show_progress(self, progress: Progress) -> None:
         """Replace the job's progress; LeaseLostError when the token is old."""
         with Session(self._engine) as session, session.begin():

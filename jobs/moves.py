@@ -34,8 +34,8 @@ def move(
         changes |= {"fencing_token": None, "lease_expires_at": None}
     if target.is_final:
         changes["finished_at"] = func.now()
-    if target in _STAGES:
-        rest = {"stage": _STAGES[target], "seconds_left": None}
+    if not target.is_held:
+        rest = _AT_REST | ({"stage": _STAGES[target]} if target in _STAGES else {})
         changes["progress"] = Job.progress.op("||")(cast(rest, JSONB))
     guarded = (
         update(Job)
@@ -58,6 +58,9 @@ _STAGES = {
     JobState.SUCCEEDED: Stage.DONE,
 }
 """What the progress says after a move; a job that failed or was cancelled keeps its last stage."""
+
+_AT_REST = dict.fromkeys(("seconds_left", "seconds_left_basis", "forward_passes_per_second"))
+"""What is said of a job that runs, and of no other."""
 
 
 def tell(session: Session, job_id: UUID, event: str, data: Mapping[str, Any]) -> None:

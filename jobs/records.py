@@ -173,6 +173,21 @@ class Attempt(Base):
     `crashed`, `stalled`, `host_out_of_memory`, `disk_full` or `lease_expired`."""
 
 
+class LogLine(Base):
+    """A line that the process of an attempt has said, numbered from 1; lines between its first and
+    its last ones may be left out."""
+
+    __tablename__ = "log_lines"
+
+    fencing_token: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("attempts.fencing_token", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """When it was stored."""
+    text: Mapped[str]
+
+
 class Worker(Base):
     """A worker that has said that it is there."""
 

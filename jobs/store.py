@@ -4,8 +4,9 @@ Each public method is one transaction. What an attempt may write is in `jobs.att
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import Engine, func, select, text, tuple_
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from jobs.batch import BatchRequest
 from jobs.collector import bytes_of
-from jobs.cursors import cursor_of, event_place, job_place
+from jobs.cursors import cursor_of, job_place, number_place
 from jobs.errors import (
     ArtifactNotFoundError,
     BatchNotFoundError,
@@ -28,7 +29,7 @@ from jobs.idempotency import SubmissionKey, made_by, take
 from jobs.ledger import inherit
 from jobs.moves import move, tell
 from jobs.queue import Place, places
-from jobs.records import Artifact, Attempt, Batch, Evaluation, Event, Job
+from jobs.records import Artifact, Attempt, Batch, Evaluation, Event, Job, LogLine
 from jobs.request import JobRequest
 from jobs.schedule import AtClose
 from jobs.states import WISHES, JobState, Wish
@@ -44,10 +45,36 @@ class JobPage:
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """Some events of a job, oldest first, and the cursor of those that follow."""
+    """Some events of a job, oldest first.
+
+    Attributes:
+        next_cursor: of those that follow, if there are any by now.
+        last_cursor: of those that follow, also where they are still to come.
+        job_state: by then; all that a job had come through when it was in this state is here, or
+            follows.
+    """
 
     items: Sequence[Event]
     next_cursor: str | None
+    last_cursor: str
+    job_state: JobState
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What tells whether there is news of a job.
+
+    Attributes:
+        last_event: its sequence.
+        fencing_token: of the attempt that holds the job.
+        last_line: number of the last stored line of that attempt's log; 0: none.
+    """
+
+    last_event: int
+    state: JobState
+    progress: Mapping[str, Any]
+    fencing_token: int | None
+    last_line: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +187,29 @@ class JobStore:
         with Session(self._engine) as session:
             return _existing(session, job_id)
 
+    def glance(self, job_id: UUID) -> Glance:
+        """A look at one job; JobNotFoundError when there is none."""
+        found = self.glances([job_id])
+        if job_id not in found:
+            raise JobNotFoundError(job_id)
+        return found[job_id]
+
+    def glances(self, job_ids: Collection[UUID]) -> Mapping[UUID, Glance]:
+        """A look at many jobs in one query; those that do not exist are left out."""
+        last_line = (
+            select(func.max(LogLine.number))
+            .where(LogLine.fencing_token == Job.fencing_token)
+            .correlate(Job)
+            .scalar_subquery()
+        )
+        columns = (Job.id, Job.last_event, Job.state, Job.progress, Job.fencing_token, last_line)
+        with Session(self._engine) as session:
+            rows = session.execute(select(*columns).where(Job.id.in_(job_ids))).all()
+        return {
+            job_id: Glance(last_event, JobState(state), progress, token, line or 0)
+            for job_id, last_event, state, progress, token, line in rows
+        }
+
     def places(self, jobs: Iterable[Job]) -> Mapping[UUID, Place]:
         """Where jobs stand in the queue, those of them that are queued."""
         queued = [job.id for job in jobs if job.state == JobState.QUEUED]
@@ -264,7 +314,7 @@ class JobStore:
             JobNotFoundError: there is no such job.
             InvalidCursorError: `cursor` was not made by this method.
         """
-        after = event_place(cursor) if cursor is not None else 0
+        after = number_place(cursor) if cursor is not None else 0
         query = (
             select(Event)
             .where(Event.job_id == job_id, Event.sequence > after)
@@ -272,10 +322,12 @@ class JobStore:
             .limit(limit + 1)
         )
         with Session(self._engine) as session:
-            _existing(session, job_id)
+            # The state first: what happens in between is then in the page, and not in the state.
+            state = JobState(_existing(session, job_id).state)
             events = session.scalars(query).all()
-        more = len(events) > limit
-        return EventPage(events[:limit], cursor_of([events[limit - 1].sequence]) if more else None)
+        items, more = events[:limit], len(events) > limit
+        last_cursor = cursor_of([items[-1].sequence if items else after])
+        return EventPage(items, last_cursor if more else None, last_cursor, state)
 
     def attempts(self, job_id: UUID) -> Sequence[AttemptAccount]:
         """Every attempt at a job, the first one first; JobNotFoundError when there is no such."""

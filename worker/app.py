@@ -13,6 +13,7 @@ from jobs.attempts import AttemptStore
 from jobs.collector import Collector
 from jobs.connections import connect
 from jobs.doorbell import TASK, broker_options
+from jobs.log_lines import LogStore
 from jobs.logs import configure_logs
 from jobs.settings import Settings
 from jobs.workers import WorkerStore
@@ -50,7 +51,8 @@ def create_app(settings: Settings) -> Celery:
     name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
     files = LocalArtifactStore(settings.artifacts_dir)
     device = DeviceWatch(settings.device, settings.device_memory, settings.hold_seconds)
-    supervisor = Supervisor(settings, attempts, files, name, device, stopping)
+    logs = LogStore(engine)
+    supervisor = Supervisor(settings, attempts, files, logs, name, device, stopping)
 
     runner = Runner(supervisor, bell, stopping, settings.sweep_seconds)
     presence = Presence(WorkerStore(engine), name, device, settings.heartbeat_seconds, stopping)

@@ -47,7 +47,8 @@ def main(folder: Path, parent: int) -> Exit:
     faulthandler.enable()
     # The supervisor asks where a child hangs before it kills it.
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    stop = StopRequest(Pulse(folder / PULSE))
+    pulse = Pulse(folder / PULSE)
+    stop = StopRequest(pulse)
     settings = Settings()
     claim = TypeAdapter(Claim).validate_json(sys.stdin.read())
     configure_logs(settings, "child")
@@ -69,7 +70,7 @@ def main(folder: Path, parent: int) -> Exit:
             ),
             device=settings.device,
             device_memory=_weights(settings),
-            listener=Reporter(attempts, store, claim, patiently),
+            listener=Reporter(attempts, store, claim, patiently, pulse),
             stop=stop,
             # Goes with the attempt's folder, also after a kill.
             scratch=folder,

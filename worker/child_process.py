@@ -73,6 +73,11 @@ class ChildProcess:
             self._process.wait(_KILL_WAIT_SECONDS)
 
     @property
+    def log(self) -> Path:
+        """What it says."""
+        return self._log
+
+    @property
     def pulse(self) -> Path:
         """What tells that its work goes on."""
         return self._folder / PULSE

@@ -15,6 +15,7 @@ from jobs.artifacts import ArtifactStore
 from jobs.attempts import AttemptStore, Claim
 from jobs.crashes import Crash
 from jobs.errors import LeaseLostError
+from jobs.log_lines import LogStore
 from jobs.patience import Patience
 from jobs.queue import past_deadline
 from jobs.records import Artifact
@@ -25,6 +26,7 @@ from worker import host_memory, scratch
 from worker.child_process import ChildProcess
 from worker.device import DeviceWatch
 from worker.lease import Ending, Lease
+from worker.log_keeper import LogKeeper
 from worker.outcome import Exit, Outcome, result_prefix
 from worker.pulse import PulseWatch
 
@@ -41,6 +43,7 @@ class Supervisor:
         settings: Settings,
         attempts: AttemptStore,
         files: ArtifactStore,
+        logs: LogStore,
         worker: str,
         device: DeviceWatch,
         stopping: threading.Event,
@@ -48,6 +51,7 @@ class Supervisor:
         self._settings = settings
         self._attempts = attempts
         self._files = files
+        self._logs = logs
         self._worker = worker
         self._device = device
         self._stopping = stopping
@@ -73,9 +77,13 @@ class Supervisor:
         kills = host_memory.kills()
         _log.info("attempt_started", attempt=claim.attempt)
         child = ChildProcess(claim, folder, self._settings.child_module, self._device.kind)
+        log = LogKeeper(self._logs, claim.fencing_token, child.log)
+        log.start()
         try:
             lease = Lease(self._attempts, claim, self._settings)
             ending = self._watch(lease, child)
+            # Before the attempt has ended for those who follow its log.
+            log.end()
             if child.exit_code == Exit.LEASE_LOST:
                 raise LeaseLostError(claim.job_id, claim.fencing_token)
             _log.info("attempt_ended", exit_code=child.exit_code, ending=ending)
@@ -89,6 +97,7 @@ class Supervisor:
             self._files.delete(result_prefix(claim))
         finally:
             child.clean_up()
+            log.end()
 
     def _watch(self, lease: Lease, child: ChildProcess) -> Ending | None:
         """Wait for the child's end, renewing the lease; why it was ended early, if it was.

@@ -1,16 +1,18 @@
-"""Submit, show and list jobs; pause, resume, cancel and retry one; what has happened to it."""
+"""Submit, show and list jobs; pause, resume, cancel and retry one; its attempts."""
 
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, BackgroundTasks, Body, Query, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.openapi.models import Example
 
-from api.dependencies import Bell, Store
+from api.dependencies import Bell, Store, Watch
 from api.idempotency import REPLAYED, REPLAYED_HEADER, IdempotencyKey
 from api.openapi import problems
-from api.schemas import Attempt, AttemptPage, Event, EventPage, Job, JobPage, job_path
+from api.schemas import Attempt, AttemptPage, Job, JobPage, job_path
 from api.validation import require_storable, unreadable
+from api.watch import Wait
 from jobs import records
 from jobs.idempotency import submission_key
 from jobs.request import JobRequest, check_inputs
@@ -135,9 +137,31 @@ def list_jobs(
 
 
 @router.get("/{job_id}", operation_id="show_job", responses=problems(404, 422, 503))
-def show(job_id: UUID, store: Store) -> Job:
-    """One job: what was asked, how far it is, what came of it."""
-    return shown(store.show(job_id), store)
+async def show(
+    job_id: UUID,
+    store: Store,
+    watcher: Watch,
+    wait: Wait = 0,
+    state: Annotated[
+        JobState | None,
+        Query(
+            description="With `wait`: answer as soon as the job is in another state than this one, "
+            "or has ended (default: the state that it is in)."
+        ),
+    ] = None,
+) -> Job:
+    """One job: what was asked, how far it is, what came of it. With `wait`, as soon as it comes to
+    another state."""
+
+    def read() -> Job:
+        return shown(store.show(job_id), store)
+
+    job = await run_in_threadpool(read)
+    known = state or job.state
+    if not wait or job.state is not known or job.state.is_final:
+        return job
+    await watcher.until(job_id, lambda glance: glance.state is not known, wait)
+    return await watcher.read(read)
 
 
 @router.post("/{job_id}/pause", operation_id="pause_job", responses=problems(404, 409, 422, 503))
@@ -188,12 +212,3 @@ def shown(job: records.Job, store: JobStore) -> Job:
 def attempts(job_id: UUID, store: Store) -> AttemptPage:
     """Which workers have held a job, how far each came and why it let go, the first one first."""
     return AttemptPage(items=[Attempt.of(account) for account in store.attempts(job_id)])
-
-
-@router.get("/{job_id}/events", operation_id="list_events", responses=problems(404, 422, 503))
-def events(job_id: UUID, store: Store, limit: Limit = 50, cursor: Cursor = None) -> EventPage:
-    """What has happened to a job, oldest first."""
-    page = store.events(job_id, limit=limit, cursor=cursor)
-    return EventPage(
-        items=[Event.model_validate(row) for row in page.items], next_cursor=page.next_cursor
-    )

@@ -14,7 +14,9 @@ ENDPOINTS = [
     ("GET", "/v1/jobs/{}"),
     *(("POST", f"/v1/jobs/{{}}/{wish}") for wish in ("pause", "resume", "cancel", "retry")),
     ("GET", "/v1/jobs/{}/attempts"),
+    ("GET", "/v1/jobs/{}/attempts/1/logs"),
     ("GET", "/v1/jobs/{}/events"),
+    ("GET", "/v1/jobs/{}/events/stream"),
     ("GET", "/v1/jobs/{}/artifacts"),
     ("GET", "/v1/jobs/{}/artifacts/report.json"),
 ]

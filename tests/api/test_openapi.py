@@ -22,7 +22,9 @@ OPERATIONS = {
     ("post", "/v1/batches"): "submit_batch",
     ("get", "/v1/batches/{batch_id}"): "show_batch",
     ("post", "/v1/batches/{batch_id}/cancel"): "cancel_batch",
+    ("get", "/v1/jobs/{job_id}/attempts/{number}/logs"): "list_log_lines",
     ("get", "/v1/jobs/{job_id}/events"): "list_events",
+    ("get", "/v1/jobs/{job_id}/events/stream"): "stream_events",
     ("get", "/v1/jobs/{job_id}/artifacts"): "list_artifacts",
     ("get", "/v1/jobs/{job_id}/artifacts/{name}"): "download_artifact",
     ("post", "/v1/jobs/{job_id}/pin"): "pin_job",
@@ -96,6 +98,12 @@ def test_every_field_of_a_request_has_its_meaning(document: dict[str, Any]) -> N
     ):
         for field, schema in schemas[name]["properties"].items():
             assert schema.get("description"), f"{name}.{field}"
+
+
+def test_a_stream_is_declared_as_one(document: dict[str, Any]) -> None:
+    responses = document["paths"]["/v1/jobs/{job_id}/events/stream"]["get"]["responses"]
+    assert set(responses["200"]["content"]) == {"text/event-stream"}
+    assert "content" not in responses["204"]
 
 
 def test_submissions_tell_of_their_key(document: dict[str, Any]) -> None:

@@ -1,12 +1,8 @@
 """The real application behind a real socket, and the command line pointed at it."""
 
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
-import uvicorn
 from sqlalchemy import Engine
 from typer.testing import CliRunner, Result
 
@@ -14,22 +10,14 @@ from api.app import create_app
 from client import Client
 from client.cli import app
 from jobs.settings import Settings
+from tests.served import served
 
 
 @pytest.fixture
 def url(settings: Settings, engine: Engine) -> Iterator[str]:
     """The address of the service, served in a thread."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(create_app(settings), log_config=None, access_log=False)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
-    listener.close()
+    with served(create_app(settings)) as url:
+        yield url
 
 
 @pytest.fixture

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 from typer.testing import CliRunner, Result
 
 from bonsai_core.config import CalibrationSource, DType, Layout, Preset, Prior, Pruning
 from bonsai_core.families import ExpertUnits
 from bonsai_core.recipes.names import BUILT_IN as RECIPES
-from client import Client, Job
+from client import Client, Job, LogLine
 from client.cli import app
+from client.progress import JobLines
+from jobs.log_lines import LogStore
 from jobs.progress import Progress, Stage
 from jobs.schedule import Schedule
 from tests.fake_worker import FakeWorker
@@ -22,6 +25,7 @@ from tests.fake_worker import FakeWorker
 Bonsai = Callable[..., Result]
 COMMANDS = [
     *("up", "submit", "list", "show", "watch", "pause", "resume", "cancel", "retry", "attempts"),
+    "logs",
     *("batch", "download", "prune", "evaluate"),
 ]
 
@@ -333,16 +337,17 @@ def test_watch_shows_progress_while_it_comes(
     bonsai: Bonsai, job: Job, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim = worker.claim()
-    looks = iter(range(100))
+    show, shown = JobLines.show, iter(range(100))
 
-    def work(seconds: float) -> None:
-        number = next(looks)
+    def watched(display: JobLines, now: Job) -> None:
+        show(display, now)
+        number = next(shown)
         if number < 2:
             worker.progress(claim, Progress(stage=Stage.PRUNING, round=number + 1, rounds=2))
-        else:
+        elif number == 2:
             worker.succeed(claim, {})
 
-    monkeypatch.setattr("client.service.time.sleep", work)
+    monkeypatch.setattr(JobLines, "show", watched)
     lines = bonsai("watch", job.id).stderr.splitlines()
     assert [line for line in lines if "round 1/2" in line]
     assert [line for line in lines if "round 2/2" in line]
@@ -356,13 +361,74 @@ def test_submit_can_watch(
     worker: FakeWorker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("client.service.time.sleep", lambda _: worker.fail(worker.claim()))
+    show = JobLines.show
+
+    def watched(display: JobLines, now: Job) -> None:
+        show(display, now)
+        if now.state == "queued":
+            worker.fail(worker.claim())
+
+    monkeypatch.setattr(JobLines, "show", watched)
     result = bonsai(
         *("submit", str(model_folder), "--calibration", str(text_file), "--sparsity", "0.3"),
         *("--samples", "1", "--sequence-length", "64", "--watch"),
     )
     assert result.exit_code == 1
     assert len(result.stdout.strip()) == 36
+
+
+@pytest.fixture
+def logs(engine: Engine) -> LogStore:
+    return LogStore(engine)
+
+
+def test_logs_are_those_of_the_last_attempt_or_of_the_one_that_is_named(
+    bonsai: Bonsai, job: Job, worker: FakeWorker, logs: LogStore
+) -> None:
+    assert bonsai("logs", job.id).stderr == "no attempts\n"
+    for number in (1, 2):
+        claim = worker.claim()
+        logs.keep(claim.fencing_token, {1: f"attempt {number}", 2: "[red]x[/] \u2028"})
+        if number == 1:
+            worker.release(claim, "drained")
+    assert bonsai("logs", job.id).stdout == "attempt 2\n[red]x[/] \u2028\n"
+    assert bonsai("logs", job.id, "--attempt", "1", "--tail", "2").stdout.startswith("attempt 1\n")
+    assert bonsai("logs", job.id, "--tail", "1").stdout == "[red]x[/] \u2028\n"
+    lines = bonsai("logs", job.id, "--json").stdout.split("\n")
+    assert json.loads(lines[0])["text"] == "attempt 2"
+    missing = bonsai("logs", job.id, "--attempt", "3")
+    assert missing.exit_code == 1
+    assert "numbers 1 to 2" in missing.stderr
+
+
+def test_logs_are_followed_over_attempts_to_the_end_of_the_job(
+    bonsai: Bonsai,
+    job: Job,
+    worker: FakeWorker,
+    logs: LogStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each line that is printed makes the worker do what comes next."""
+    printed: list[str] = []
+    claims = [worker.claim()]
+    logs.keep(claims[0].fencing_token, {1: "first"})
+
+    def watched(line: LogLine, *, json: bool) -> None:
+        printed.append(line.text)
+        match line.text:
+            case "first":
+                logs.keep(claims[0].fencing_token, {2: "second"})
+            case "second":
+                worker.release(claims[0], "drained")
+                claims.append(worker.claim())
+                logs.keep(claims[1].fencing_token, {1: "again"})
+            case "again":
+                logs.keep(claims[1].fencing_token, {2: "done"})
+                worker.succeed(claims[1], {})
+
+    monkeypatch.setattr("client.log_commands._print", watched)
+    assert bonsai("logs", job.id, "--follow").exit_code == 0
+    assert printed == ["first", "second", "again", "done"]
 
 
 def test_download_brings_the_files(

@@ -23,7 +23,9 @@ RUNNING = {
     "sparsity": 0.05,
     "perplexity_before": 17.0,
     "perplexity": 18.25,
+    "forward_passes_per_second": 12.345,
     "seconds_left": 3725,
+    "seconds_left_basis": "rounds",
 }
 
 
@@ -49,7 +51,14 @@ def test_a_running_job_has_two_bars() -> None:
     shown = written.getvalue()
     assert "30/200" in shown
     assert "1/6" in shown
-    assert "sparsity 0.050; perplexity 17.00 -> 18.25; about 1 h 02 min left" in shown
+    assert (
+        "sparsity 0.050; perplexity 17.00 -> 18.25; 12.3 passes/s; about 1 h 02 min left" in shown
+    )
+
+
+def test_an_estimate_says_what_it_leaves_out() -> None:
+    shown = describe(a_job("running", **RUNNING | {"seconds_left_basis": "masks"}))
+    assert shown.endswith("about 1 h 02 min, of trials alone, left")
 
 
 def test_a_job_that_has_ended_shows_no_time_left() -> None:

@@ -125,13 +125,14 @@ def test_a_service_that_comes_back_is_waited_for(
     job = client.submit(body)
     real, failures = client.job, iter(range(3))
 
-    def away_at_first(job_id: str) -> Job:
+    def away_at_first(job_id: str, **how: Any) -> Job:
         if next(failures, None) is not None:
             raise UnreachableServiceError(client.base_url, ConnectionError("refused"))
-        return real(job_id)
+        return real(job_id, **how)
 
     monkeypatch.setattr(client, "job", away_at_first)
+    monkeypatch.setattr("client.tries.PAUSE_SECONDS", 0.01)
     timer = threading.Timer(0.1, lambda: worker.fail(worker.claim()))
     timer.start()
-    assert client.wait(job.id, poll_seconds=0.02).state == "failed"
+    assert client.wait(job.id).state == "failed"
     timer.join()
