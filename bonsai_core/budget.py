@@ -76,6 +76,17 @@ def budget(request: PruneRequest, config: Mapping[str, Any]) -> Budget | None:
     )
 
 
+def heard_tokens(request: PruneRequest) -> int:
+    """Tokens that statistics and repairs listen to, those included that are heard alone."""
+    openings = 2 * math.ceil(request.calibration.tokens / TOKENS_PER_OPENING / 2)
+    return _listened_tokens(request) + openings
+
+
+def _listened_tokens(request: PruneRequest) -> int:
+    samples = request.calibration.samples - request.trial_samples or request.trial_samples
+    return samples * request.calibration.sequence_length
+
+
 @dataclass(frozen=True, slots=True)
 class _Round:
     """The trials of a round, at least and at most, and the forward tokens of so many."""
@@ -145,9 +156,7 @@ class _Prune:
         told = (1 + rounds) * request.trial_given_samples * length
         # Before and after, and once to remember what the dense model said.
         valued = (2 + any(part.name == "kl" for part in pruning.utilities)) * self.per_trial
-        samples = request.calibration.samples - request.trial_samples or request.trial_samples
-        listened = samples * length
-        heard = listened + 2 * math.ceil(request.calibration.tokens / TOKENS_PER_OPENING / 2)
+        listened, heard = _listened_tokens(request), heard_tokens(request)
         each_cut = 0.0
         if pruning.prior is not Prior.ELIMINATION:
             each_cut += listened
