@@ -23,7 +23,7 @@ from client.errors import (
     UnexpectedAnswerError,
     UnreachableServiceError,
 )
-from client.responses import Artifact, Event, Job, Problem, Progress
+from client.responses import Artifact, Estimate, Event, Job, Problem, Progress
 from client.service import Client
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Client",
     "ClientError",
     "CorruptedDownloadError",
+    "Estimate",
     "Event",
     "Job",
     "Problem",

@@ -16,7 +16,17 @@ from client.answers import require_success
 from client.download import Download
 from client.errors import ServiceError, UnexpectedAnswerError, UnreachableServiceError
 from client.idempotency import key_header
-from client.responses import Artifact, Attempt, Batch, Event, Expiries, Job, Page, Worker
+from client.responses import (
+    Artifact,
+    Attempt,
+    Batch,
+    Estimate,
+    Event,
+    Expiries,
+    Job,
+    Page,
+    Worker,
+)
 from client.tries import pauses
 
 _log = logging.getLogger(__name__)
@@ -86,6 +96,12 @@ class Client:
         """
         content = {**(request or {}), **fields}
         return self._submit(Job, "/v1/jobs", content, idempotency_key)
+
+    def validate(self, request: Mapping[str, Any] | None = None, /, **fields: Any) -> Estimate:
+        """Have a job checked as `submit` would, and hear what it would take; nothing is stored."""
+        content = {**(request or {}), **fields}
+        dry = {"validate_only": True}
+        return self._ask(Estimate, "POST", "/v1/jobs", json=content, params=dry)
 
     def submit_batch(
         self, request: Mapping[str, Any], *, idempotency_key: str | None = None
