@@ -6,8 +6,7 @@ from datetime import datetime
 from typing import Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
-
+from api.wire import Wire as _Wire
 from jobs import log_lines, records, store, webhooks
 from jobs.collector import Expiry, Why
 from jobs.deliveries import DeliveryState, WebhookEvent, state_of
@@ -18,10 +17,6 @@ from jobs.request import JobRequest, Target
 from jobs.schedule import WaitingReason
 from jobs.states import JobState
 from jobs.workers import Presence, WorkerAccount
-
-
-class _Wire(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True, from_attributes=True)
 
 
 class JobLinks(_Wire):

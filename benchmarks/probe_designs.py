@@ -31,7 +31,7 @@ from bonsai_core.config import CalibrationSource, ModelSource
 from bonsai_core.families import GateKind
 from bonsai_core.gates import Gate, gates_of
 from bonsai_core.models import LoadedModel, device_named, load, non_embedding_parameters
-from bonsai_core.recipes.measured_damage import PROBE
+from bonsai_core.recipes.probes import PROBE
 from bonsai_core.refit import repaired
 from bonsai_core.second_moments import SecondMoments, gather
 from bonsai_core.utilities.mixture import mixture_of

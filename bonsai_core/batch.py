@@ -13,15 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bonsai_core.budget import TOKENS_PER_OPENING
 from bonsai_core.calibration import calibration_batch, digest_of
 from bonsai_core.config import PruneRequest
 from bonsai_core.events import GoOn, regardless
 from bonsai_core.generation import mixed, vocabulary_of, written
 from bonsai_core.models import LoadedModel
 from bonsai_core.seeds import generator
-
-TOKENS_PER_OPENING = 32
-"""Of the calibration, to one that is listened to alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Frozen, closed to unknown keys, with ranges and units in the JSON schema. No tor
 """
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -231,6 +231,10 @@ class PruneRequest(_Frozen):
                 f"({self.calibration.samples}); leave it out to use all of them"
             )
         return self
+
+    def each(self) -> list[Self]:
+        """A request for each result, the largest model first; without stops, this one alone."""
+        return [self.model_copy(update={"target": target}) for target in self.target.each()]
 
     @property
     def own_samples(self) -> int:

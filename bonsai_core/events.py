@@ -25,6 +25,12 @@ class ModelLoaded:
     """Rounds that the target needs at most."""
     perplexity: float
     """Of the dense model, on the given text among the sequences of trials, taken whole."""
+    trials: int | None = None
+    """Sub-models that will be tried, at most; None: the recipe does not tell."""
+    trial_tokens: int | None = None
+    """Forward tokens of these (`bonsai_core.budget`)."""
+    forward_tokens: int | None = None
+    """Of everything, at most."""
 
 
 @dataclass(frozen=True, slots=True)

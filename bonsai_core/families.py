@@ -770,7 +770,15 @@ def _size_of(part: Vectors, widths: Widths, config: Mapping[str, Any]) -> int:
 def reachable_sparsity(
     config: Mapping[str, Any], align: int, experts: ExpertUnits = ExpertUnits.CHANNELS
 ) -> float:
-    """The largest share of the non-embedding parameters that any plan can remove.
+    """The largest share of the non-embedding parameters that any plan can remove; arguments and
+    errors as of `removable_parameters`."""
+    return removable_parameters(config, align, experts) / non_embedding_parameters(config)
+
+
+def removable_parameters(
+    config: Mapping[str, Any], align: int, experts: ExpertUnits = ExpertUnits.CHANNELS
+) -> int:
+    """How many parameters any plan can remove.
 
     A gate keeps at least one unit, or `align` channels, and a layer all that its family fixes.
 
@@ -796,7 +804,13 @@ def reachable_sparsity(
         kept = align if pattern.kind is GateKind.MLP else 1
         units = getattr(widths, pattern.units) - kept
         removable += gates_like(pattern, widths) * units * unit_price(pattern, widths, config)
-    return removable / non_embedding_parameters(config)
+    return removable
+
+
+def context_of(config: Mapping[str, Any]) -> int | None:
+    """Tokens of the longest sequence that the model was made for; None where nothing is said."""
+    said = [config[key] for key in _CONTEXT if isinstance(config.get(key), int)]
+    return said[0] if said else None
 
 
 _CONTEXT = ("max_position_embeddings", "n_positions")
@@ -809,13 +823,13 @@ def require_context(config: Mapping[str, Any], sequence_length: int) -> None:
     Raises:
         InvalidCalibrationError: `sequence_length` exceeds the context that the config says.
     """
-    said = [config[key] for key in _CONTEXT if isinstance(config.get(key), int)]
-    if said and sequence_length > said[0]:
+    context = context_of(config)
+    if context is not None and sequence_length > context:
         raise InvalidCalibrationError(
             "longer than the model's context",
             field="calibration.sequence_length",
             value=sequence_length,
-            allowed=f"8 to {said[0]} for this model",
+            allowed=f"8 to {context} for this model",
         )
 
 

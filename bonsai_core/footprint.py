@@ -49,8 +49,8 @@ def footprint(config: Mapping[str, Any], dtype: str, sequence_length: int) -> Fo
         UnsupportedModelError: the architecture is not one of `bonsai_core.families`.
     """
     widths = widths_of(config)
-    layers = _item_bytes(config, dtype) * non_embedding_parameters(config)
-    beside = _item_bytes(config, dtype) * embedding_parameters(config)
+    layers = item_bytes(config, dtype) * non_embedding_parameters(config)
+    beside = embedding_bytes(config, dtype)
     widest = max(widths.channels, widths.shared_channels, widths.dense_channels, widths.hidden)
     working = _SQUARES_BYTES * widest**2 + 4 * _STATES * widest * sequence_length
     # One layer runs while the next one comes.
@@ -62,6 +62,12 @@ def _with(working: int, weights: int) -> int:
     return max(int(weights / WEIGHTS_SHARE), weights + working)
 
 
-def _item_bytes(config: Mapping[str, Any], dtype: str) -> int:
+def embedding_bytes(config: Mapping[str, Any], dtype: str) -> int:
+    """Bytes of the input embedding and of the output head; `dtype` as of `footprint`."""
+    return item_bytes(config, dtype) * embedding_parameters(config)
+
+
+def item_bytes(config: Mapping[str, Any], dtype: str) -> int:
+    """Bytes of one parameter; `dtype` as of `footprint`."""
     said = config.get("dtype") or config.get("torch_dtype") if dtype == "auto" else dtype
     return _ITEM_BYTES.get(str(said), 4)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from bonsai_core import elimination, events, memory, second_moments
 from bonsai_core.batch import batch_of
 from bonsai_core.blocks import Blocks
+from bonsai_core.budget import budget
 from bonsai_core.config import Prior, PruneRequest
 from bonsai_core.correction import Streams, correct
 from bonsai_core.errors import Stopped, UnreachableTargetError
@@ -262,6 +263,7 @@ class _Run:
         pruning = request.pruning
         require_reachable(request.target, config, pruning.align, pruning.experts)
         require_context(config, request.calibration.sequence_length)
+        self.budget = budget(job.request, config)
         self.loaded = load(request.model, place.device, place.device_memory)
         self.gates = gates_of(
             self.loaded.model, self.loaded.family, self.loaded.widths, request.pruning.experts
@@ -618,6 +620,7 @@ class _Run:
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
     def _tell_loaded(self) -> None:
+        told = self.budget
         self.listener(
             events.ModelLoaded(
                 architecture=self.loaded.family.architecture,
@@ -627,6 +630,9 @@ class _Run:
                 non_embedding_parameters=self.total,
                 rounds=self._rounds_needed(),
                 perplexity=self.perplexity_before,
+                trials=told.trials if told else None,
+                trial_tokens=told.trial_tokens if told else None,
+                forward_tokens=told.forward_tokens if told else None,
             )
         )
 

@@ -24,7 +24,7 @@ from client.errors import (
     UnexpectedAnswerError,
     UnreachableServiceError,
 )
-from client.responses import Artifact, Event, Job, LogLine, Problem, Progress
+from client.responses import Artifact, Estimate, Event, Job, LogLine, Problem, Progress
 from client.service import Client
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Client",
     "ClientError",
     "CorruptedDownloadError",
+    "Estimate",
     "Event",
     "Job",
     "LogLine",

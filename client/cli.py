@@ -55,6 +55,7 @@ def configure(
 
 app.command("up")(local_commands.up)
 app.command("submit")(job_commands.submit)
+app.command("validate")(job_commands.validate)
 app.command("list")(job_commands.list_jobs)
 app.command("show")(job_commands.show)
 app.command("watch")(job_commands.watch)

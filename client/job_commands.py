@@ -1,7 +1,9 @@
 """The commands that talk to a service."""
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -12,9 +14,9 @@ from client.errors import ClientError
 from client.job_ids import find_job
 from client.progress import job_display, watch_job
 from client.request import given, parse_labels, parse_utility, parse_window, prune_request, target
-from client.responses import Artifact, Job
+from client.responses import Artifact, Estimate, Job
 from client.service import Client
-from client.tables import attempts_table, failure_of, job_table, jobs_table
+from client.tables import attempts_table, estimate_table, failure_of, job_table, jobs_table
 
 EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 2}
 """Of `watch`, by the state the job ended in."""
@@ -63,6 +65,10 @@ def submit(
     seed: options.Seed = None,
     idempotency_key: options.IdempotencyKey = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay and watch it, as `watch`.")] = False,
+    validate_only: Annotated[
+        bool, typer.Option("--validate-only", help="Submit nothing, as `validate`.")
+    ] = False,
+    json: options.Json = False,
 ) -> None:
     """Submit a pruning job; print its id."""
     request = prune_request(
@@ -107,10 +113,31 @@ def submit(
                 "device": given(needs) or None,
             }
         )
+        if validate_only:
+            _print_estimate(client.validate(request, labels=labels, **queueing), as_json=json)
+            return
         job = client.submit(request, idempotency_key=idempotency_key, labels=labels, **queueing)
-        results().print(job.id)
+        if json:
+            print_json(job.model_dump(mode="json"))
+        else:
+            results().print(job.id)
         if watch:
             _watch(client, job.id)
+
+
+def validate(*arguments: Any, **said: Any) -> None:
+    """Check a job as `submit` would, and show what it would take; nothing is submitted."""
+    submit(*arguments, **{**said, "validate_only": True})
+
+
+def _take_options(command: Callable[..., None], of: Callable[..., None], *but: str) -> None:
+    """Give a command the options of another one, but some."""
+    signature = inspect.signature(of)
+    kept = [each for name, each in signature.parameters.items() if name not in but]
+    vars(command)["__signature__"] = signature.replace(parameters=kept)
+
+
+_take_options(validate, submit, "validate_only", "watch", "idempotency_key")
 
 
 def list_jobs(
@@ -196,6 +223,13 @@ def download(context: typer.Context, job: options.JobArgument, output: options.O
 
 def _client(context: typer.Context) -> Client:
     return Client(context.obj)
+
+
+def _print_estimate(estimate: Estimate, *, as_json: bool) -> None:
+    if as_json:
+        print_json(estimate.model_dump(mode="json"))
+    else:
+        results().print(estimate_table(estimate))
 
 
 def _print_state(job: Job) -> None:

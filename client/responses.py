@@ -88,6 +88,68 @@ class Job(_Response):
         return self.state in FINAL
 
 
+class Duration(_Response):
+    """How long a job would run on one kind of device."""
+
+    device: str
+    seconds: float | None = None
+    """None: not known yet."""
+
+    basis: str
+    """`measured_on_this_model`, `scaled_from_other_models` or `not_known`."""
+
+    jobs: int = 0
+    """How many jobs that is told from."""
+
+    parameters: int | None = None
+    """Of their models, without embeddings."""
+
+
+class WorkerFit(_Response):
+    """Whether a worker could take a job."""
+
+    name: str
+    device: str = ""
+    fits: bool
+    whole: bool = True
+    """Whether all weights could stay on its device."""
+
+
+class Estimate(_Response):
+    """What a submission would come to; what is None is not known."""
+
+    request: dict[str, Any] = {}
+    rounds: int | None = None
+    masks: int | None = None
+    """Sub-models to try, at most."""
+
+    masks_at_least: int | None = None
+    forward_tokens: int | None = None
+    """At most: tokens through all layers of the dense model."""
+
+    parameters: int | None = None
+    """Of the dense model, without embeddings."""
+
+    memory_bytes: int | None = None
+    """Peak on its device."""
+
+    streamed_memory_bytes: int | None = None
+    """Peak on its device, with the layers coming one by one."""
+
+    result_bytes: int | None = None
+    checkpoint_bytes: int | None = None
+    scratch_bytes: int | None = None
+    unknown: str | None = None
+    """Why some of these are None, in words."""
+
+    durations: list[Duration] = []
+    workers: list[WorkerFit] = []
+    position: int | None = None
+    """Place in the queue that the job would get, from 1."""
+
+    waiting_reason: str | None = None
+
+
 class BatchJob(_Response):
     """A job in the report of its batch."""
 

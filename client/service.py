@@ -21,6 +21,7 @@ from client.responses import (
     Attempt,
     Batch,
     Delivery,
+    Estimate,
     Event,
     Expiries,
     Job,
@@ -110,6 +111,12 @@ class Client:
         """
         content = {**(request or {}), **fields}
         return self._submit(Job, "/v1/jobs", content, idempotency_key)
+
+    def validate(self, request: Mapping[str, Any] | None = None, /, **fields: Any) -> Estimate:
+        """Have a job checked as `submit` would, and hear what it would take; nothing is stored."""
+        content = {**(request or {}), **fields}
+        dry = {"validate_only": True}
+        return self._ask(Estimate, "POST", "/v1/jobs", json=content, params=dry)
 
     def submit_batch(
         self, request: Mapping[str, Any], *, idempotency_key: str | None = None

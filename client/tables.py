@@ -7,7 +7,19 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from client.responses import Attempt, Batch, Delivery, Expiries, Job, Progress, Webhook, Worker
+from client.responses import (
+    Attempt,
+    Batch,
+    Delivery,
+    Duration,
+    Estimate,
+    Expiries,
+    Job,
+    Progress,
+    Webhook,
+    Worker,
+    WorkerFit,
+)
 
 SHORT_ID = 8
 """Characters of an id in a list: enough to name a job among very many."""
@@ -33,11 +45,65 @@ def jobs_table(jobs: Iterable[Job]) -> Table:
 
 def job_table(job: Job) -> Table:
     """Everything worth knowing of one job, a line for each thing."""
+    return _grid(_facts(job))
+
+
+def _grid(facts: Iterable[tuple[str, str]]) -> Table:
+    """A line for each fact that there is something to say about."""
     table = Table.grid(padding=(0, 2))
-    for name, value in _facts(job):
+    for name, value in facts:
         if value:
             table.add_row(name, value)
     return table
+
+
+def estimate_table(estimate: Estimate) -> Table:
+    """What a submission would come to, a line for each thing."""
+    return _grid(
+        [
+            ("rounds", _number(estimate.rounds)),
+            ("sub-models", _range(estimate.masks_at_least, estimate.masks)),
+            ("forward tokens", _number(estimate.forward_tokens)),
+            ("device memory", _size(estimate.memory_bytes)),
+            ("layer by layer", _size(estimate.streamed_memory_bytes)),
+            ("result", _size(estimate.result_bytes)),
+            ("checkpoints", _size(estimate.checkpoint_bytes)),
+            ("scratch files", _size(estimate.scratch_bytes)),
+            ("not known", estimate.unknown or ""),
+            *((f"on {each.device}", _expected(each)) for each in estimate.durations),
+            ("workers", ", ".join(f"{each.name} ({_fit(each)})" for each in estimate.workers)),
+            ("position", _number(estimate.position)),
+            ("waits", estimate.waiting_reason or ""),
+        ]
+    )
+
+
+def _expected(found: Duration) -> str:
+    if found.seconds is None:
+        return "how long is not known: no job has told yet"
+    of_others = found.basis == "scaled_from_other_models"
+    basis = f"models of {_number(found.parameters)} parameters" if of_others else "this model"
+    return f"{duration(found.seconds)}, told by {found.jobs} job(s) of {basis}"
+
+
+def _fit(found: WorkerFit) -> str:
+    if not found.fits:
+        return "does not fit"
+    return "fits" if found.whole else "layer by layer"
+
+
+def _range(least: int | None, most: int | None) -> str:
+    return _number(most) if least in (None, most) else f"{_number(least)} to {_number(most)}"
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _size(size: int | None) -> str:
+    if size is None:
+        return ""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def batch_table(batch: Batch) -> Table:

@@ -75,6 +75,35 @@ def places(session: Session, fairness: Fairness, jobs: Iterable[UUID]) -> Mappin
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Whether a worker that is there could take a job, free or when it is.
+
+    Attributes:
+        worker: its row.
+        fits: whether its device has what the job needs.
+        whole: whether all weights could stay on it, rather than come layer by layer.
+    """
+
+    worker: Worker
+    fits: bool
+    whole: bool
+
+
+def fits(session: Session, job_id: UUID) -> list[Fit]:
+    """Which of the workers that are there could take a job, by name."""
+    found = []
+    for worker in session.scalars(select(Worker).where(_THERE).order_by(Worker.name)):
+        free = worker.free_bytes
+        device = Device(DeviceKind(worker.device_kind), worker.device, free_bytes=free)
+        whole = true() if free is None else func.coalesce(free >= _WHOLE, true())
+        of_job = select(_fits(device), whole).where(Job.id == job_id)
+        can, stays = session.execute(of_job).one()
+        can = can and not worker.device_failed
+        found.append(Fit(worker, can, can and stays))
+    return found
+
+
 def window_closed() -> ColumnElement[bool]:
     """Whether a job has a window, and it is closed now."""
     local = func.timezone(Job.window_zone, func.now())
@@ -146,7 +175,8 @@ def _unmet(after: UUID | None) -> dict[str, Any]:
 
 
 def _order(fairness: Fairness) -> tuple[Any, ...]:
-    waited = func.extract("epoch", func.now() - Job.created_at)
+    # A job of this very transaction is younger than the transaction.
+    waited = func.greatest(func.extract("epoch", func.now() - Job.created_at), 0)
     level = Job.priority + func.floor(waited / fairness.ageing_seconds)
     used = func.coalesce(_decayed(fairness), 0.0) + func.coalesce(_HELD.c.seconds, 0.0)
     return level.desc(), used, Job.created_at, Job.id

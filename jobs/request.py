@@ -55,14 +55,13 @@ def check_inputs(request: JobRequest) -> JobRequest:
     require_known(request.pruning.recipe)
     require_remote(request.pruning.utilities)
     needs = request.device
-    if request.model.is_folder:
-        config = _model_config(request.model)
-        if config is not None:
-            family_of(config)
-            pruning = request.pruning
-            require_reachable(request.target, config, pruning.align, pruning.experts)
-            require_context(config, request.calibration.sequence_length)
-            needs = _estimated(request, config)
+    config = model_config_of(request.model)
+    if config is not None:
+        family_of(config)
+        pruning = request.pruning
+        require_reachable(request.target, config, pruning.align, pruning.experts)
+        require_context(config, request.calibration.sequence_length)
+        needs = _estimated(request, config)
     if request.calibration.is_file:
         _check_text(request.calibration)
     return request.model_copy(update={"device": needs})
@@ -79,8 +78,14 @@ def _estimated(request: JobRequest, config: dict[str, Any]) -> DeviceNeeds:
     return said.model_copy(update={"memory_bytes": whole, "streamed_memory_bytes": least})
 
 
-def _model_config(model: ModelSource) -> dict[str, Any] | None:
-    """The config of a model folder; None for a GGUF file, whose metadata the worker reads."""
+def model_config_of(model: ModelSource) -> dict[str, Any] | None:
+    """The config of a model folder; None for what the worker reads: a hub's, a GGUF file's.
+
+    Raises:
+        InvalidModelError: the folder or its config is missing, or cannot be read.
+    """
+    if not model.is_folder:
+        return None
     folder = Path(model.source)
     if not folder.is_absolute():
         raise InvalidModelError(

@@ -28,10 +28,11 @@ from jobs.fairness import DEFAULT, Fairness
 from jobs.idempotency import SubmissionKey, made_by, take
 from jobs.ledger import inherit
 from jobs.moves import move, tell
-from jobs.queue import Place, places
+from jobs.queue import Fit, Place, fits, places
 from jobs.records import Artifact, Attempt, Batch, Evaluation, Event, Job, LogLine
 from jobs.request import JobRequest
 from jobs.schedule import AtClose
+from jobs.speeds import Sample, samples
 from jobs.states import WISHES, JobState, Wish
 
 
@@ -86,6 +87,21 @@ class AttemptAccount:
     last_mask: tuple[int, int] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What a submission would come to.
+
+    Attributes:
+        place: where the job would stand in the queue.
+        fits: which workers could take it.
+        samples: what jobs so far have shown of devices.
+    """
+
+    place: Place
+    fits: Sequence[Fit]
+    samples: Sequence[Sample]
+
+
 class JobStore:
     """Jobs and batches as clients see them."""
 
@@ -118,9 +134,7 @@ class JobStore:
             made_id = take(session, key, new_id)
             if made_id != new_id:
                 return _existing(session, made_id), True
-            self._require_room(session, request.owner)
-            _require_dependency(session, request.schedule.after)
-            job = _insert(session, request, job_id=new_id)
+            (job,) = self._insert_all(session, [request], job_id=new_id)
             session.refresh(job)
         return job, False
 
@@ -143,14 +157,40 @@ class JobStore:
             row = Batch(id=new_id, name=batch.name)
             session.add(row)
             session.flush()
-            requests = batch.requests()
-            for owner, count in sorted(Counter(request.owner for request in requests).items()):
-                self._require_room(session, owner, count)
-            for request in requests:
-                _require_dependency(session, request.schedule.after)
-                _insert(session, request, batch_id=row.id)
+            self._insert_all(session, batch.requests(), batch_id=row.id)
             session.refresh(row)
         return row, False
+
+    def rehearse(self, requests: Sequence[JobRequest]) -> list[Rehearsal]:
+        """Submit jobs, see where each stands and who could take it, and take it all back.
+
+        Raises:
+            UnknownDependencyError, QuotaExceededError: as when they are submitted.
+        """
+        with Session(self._engine, expire_on_commit=False) as session:
+            jobs = self._insert_all(session, requests)
+            known = samples(session)
+            standing = places(session, self._fairness, [job.id for job in jobs])
+            # Without a commit nothing of it stays.
+            return [Rehearsal(standing[job.id], fits(session, job.id), known) for job in jobs]
+
+    def _insert_all(
+        self,
+        session: Session,
+        requests: Sequence[JobRequest],
+        *,
+        job_id: UUID | None = None,
+        batch_id: UUID | None = None,
+    ) -> list[Job]:
+        """Insert jobs that their owners have room for, and whose dependencies exist; the id is for
+        a single one."""
+        for owner, count in sorted(Counter(request.owner for request in requests).items()):
+            self._require_room(session, owner, count)
+        jobs = []
+        for request in requests:
+            _require_dependency(session, request.schedule.after)
+            jobs.append(_insert(session, request, job_id=job_id, batch_id=batch_id))
+        return jobs
 
     def has_submitted(self, key: SubmissionKey | None) -> bool:
         """Whether a job or a batch was submitted with this key; without a key, none was.

@@ -7,9 +7,10 @@ from fastapi import APIRouter, BackgroundTasks, Body, Response
 from fastapi.openapi.models import Example
 
 from api.dependencies import Bell, Store
+from api.estimates import BatchEstimate
 from api.idempotency import REPLAYED, IdempotencyKey
 from api.openapi import problems
-from api.routes.jobs import EXAMPLE, SUBMITTED
+from api.routes.jobs import EXAMPLE, SUBMITTED, ValidateOnly, answer, estimated
 from api.schemas import Batch
 from api.validation import require_storable, unreadable
 from jobs.batch import BatchRequest
@@ -31,7 +32,12 @@ _EXAMPLES = {
     "",
     operation_id="submit_batch",
     status_code=201,
-    responses={201: SUBMITTED, **problems(400, 409, 415, 422, 503)},
+    responses={
+        200: {"description": "Nothing is queued: what it would come to.", "model": BatchEstimate},
+        201: SUBMITTED,
+        **problems(400, 409, 415, 422, 503),
+    },
+    response_model=Batch,
 )
 def submit(
     request: Annotated[BatchRequest, Body(openapi_examples=_EXAMPLES)],
@@ -40,10 +46,13 @@ def submit(
     store: Store,
     doorbell: Bell,
     key: IdempotencyKey = None,
-) -> Batch:
+    validate_only: ValidateOnly = False,
+) -> Batch | Response:
     """Queue many jobs, all of them or none: a list, or a template over models and sparsities. Each
-    is checked as one of its own."""
+    is checked as one of its own. With `validate_only` nothing is stored, as for one job."""
     require_storable(request)
+    if validate_only:
+        return answer(BatchEstimate.of(estimated(_checked(request).requests(), store)))
     submission = submission_key(key, request)
     checked = request if store.has_submitted(submission) else _checked(request)
     made, replayed = store.submit_batch_once(checked, submission)

@@ -1,19 +1,23 @@
 """Submit, show and list jobs; pause, resume, cancel and retry one; its attempts."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, BackgroundTasks, Body, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.openapi.models import Example
+from pydantic import BaseModel
 
 from api.dependencies import Bell, Store, Watch
+from api.estimates import Estimate
 from api.idempotency import REPLAYED, REPLAYED_HEADER, IdempotencyKey
 from api.openapi import problems
 from api.schemas import Attempt, AttemptPage, Job, JobPage, job_path
 from api.validation import require_storable, unreadable
 from api.watch import Wait
 from jobs import records
+from jobs.estimate import estimate
 from jobs.idempotency import submission_key
 from jobs.request import JobRequest, check_inputs
 from jobs.states import JobState, Wish
@@ -24,6 +28,11 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 Limit = Annotated[int, Query(ge=1, le=200, description="Most items to return.")]
 Cursor = Annotated[
     str | None, Query(max_length=200, description="`next_cursor` of the page before, unchanged.")
+]
+
+ValidateOnly = Annotated[
+    bool,
+    Query(description="Check everything, store nothing, and answer 200 with what it would take."),
 ]
 
 EXAMPLE: dict[str, Any] = {
@@ -90,9 +99,11 @@ _EXAMPLES = {
     operation_id="submit_job",
     status_code=201,
     responses={
+        200: {"description": "Nothing is queued: what it would come to.", "model": Estimate},
         201: SUBMITTED,
         **problems(400, 409, 415, 422, 503),
     },
+    response_model=Job,
 )
 def submit(
     request: Annotated[JobRequest, Body(openapi_examples=_EXAMPLES)],
@@ -101,10 +112,14 @@ def submit(
     store: Store,
     doorbell: Bell,
     key: IdempotencyKey = None,
-) -> Job:
+    validate_only: ValidateOnly = False,
+) -> Job | Response:
     """Queue a pruning job, after checking its files, its architecture and that its target is
-    reachable. Sparsity is a share of the non-embedding parameters, between 0 and 1."""
+    reachable. Sparsity is a share of the non-embedding parameters, between 0 and 1. With
+    `validate_only` all is checked and nothing stored; the answer says what the job would take."""
     require_storable(request)
+    if validate_only:
+        return answer(estimated([_checked(request)], store)[0])
     submission = submission_key(key, request)
     # Files may have gone since; that is no reason to deny what was queued.
     checked = request if store.has_submitted(submission) else _checked(request)
@@ -115,6 +130,20 @@ def submit(
     afterwards.add_task(doorbell.ring, job.id)
     response.headers["Location"] = job_path(job.id)
     return shown(job, store)
+
+
+def estimated(requests: Sequence[JobRequest], store: JobStore) -> list[Estimate]:
+    """What checked requests would come to, submitted together."""
+    rehearsals = store.rehearse(requests)
+    return [
+        Estimate.of(request, estimate(request), rehearsal)
+        for request, rehearsal in zip(requests, rehearsals, strict=True)
+    ]
+
+
+def answer(value: BaseModel) -> Response:
+    """A value with status 200, where a route's own answer has another."""
+    return Response(value.model_dump_json(), media_type="application/json")
 
 
 def _checked(request: JobRequest) -> JobRequest:

@@ -21,22 +21,14 @@ from bonsai_core.families import GateKind
 from bonsai_core.gates import Units
 from bonsai_core.recipe import Decision, Situation, Trial
 from bonsai_core.recipes.pools import Pool, by_gate, pools_of
+from bonsai_core.recipes.probes import DAMPINGS, losses_alone, splits, step
 from bonsai_core.recipes.statistics_only import equal_shares, planned
 from bonsai_core.selection import GateShape, block_of, removable
 
 Floats = NDArray[np.float64]
 
-DAMPINGS = (1e-4, 1e-3, 1e-2, 1e-1)
-"""Tried in the last round."""
-
-ALONE = (1 / 4, 3 / 5)
-"""Shares of its units that a gate loses alone in the first round: two points of a power law."""
-
 POWERS = (1.5, 4.0)
 """Of the damage over the units gone, least and most: beyond them it is noise that speaks."""
-
-PROBE = 1 / 12
-"""Share of an MLP's channels by which a trial differs from the plan."""
 
 STEEPNESS = 3.0
 """How fast the cost of a gate's next unit grows with what is gone already, as a power: with s the
@@ -55,9 +47,6 @@ TINY = 1e-30
 NEVER_BACK, NEVER_GONE = 0.0, 1e30
 """Costs of units so far from the plan that nothing was measured about them: they stay as they are
 unless the target cannot be met otherwise."""
-
-SPLITS = 9
-"""Plans tried at most where all layers get the same widths."""
 
 HYSTERESIS = 1.25
 """Attention units and whole experts are coarse: they move where that gains clearly, by so much."""
@@ -183,7 +172,7 @@ class MeasuredDamage:
             else 0
         )
         plans = {}
-        for count in sorted({round(share * most) for share in np.linspace(0, 1, SPLITS)}):
+        for count in splits(most):
             costs = [_first(count, shape) for shape in situation.shapes]
             plan = planned(situation, costs, Layout.UNIFORM, self._pruning.align)
             plans[tuple(len(units) for units in plan)] = plan
@@ -205,17 +194,17 @@ class MeasuredDamage:
     def _alone(self, pool: Pool, _plan: Sequence[Units]) -> list[int]:
         """How many units a pool loses alone: two numbers, or as many as it has to lose."""
         block = block_of(pool.shape, self._pruning.align)
-        few, many = (max(1, round(share * pool.shape.units / block)) * block for share in ALONE)
-        return sorted({count for count in (few, max(many, few + block)) if count <= pool.most})
+        return losses_alone(pool.shape.units, block, pool.most)
 
     def _beside(self, pool: Pool, plan: Sequence[Units]) -> Iterator[int]:
         """How many units a pool lacks where it differs a little from the plan."""
-        step, count = _step(pool.shape, self._pruning.align), pool.gone(plan)
-        more = count + step <= pool.most
+        block = block_of(pool.shape, self._pruning.align)
+        change, count = step(pool.shape.units, block), pool.gone(plan)
+        more = count + change <= pool.most
         if more:
-            yield count + step
-        if count >= step and (pool.shape.kind is not GateKind.MLP or not more):
-            yield count - step
+            yield count + change
+        if count >= change and (pool.shape.kind is not GateKind.MLP or not more):
+            yield count - change
 
 
 def _first(count: int, shape: GateShape) -> Floats:
@@ -265,12 +254,6 @@ def _half_way(
         else:
             costs.append(np.where(ranks <= pool.gone(least), NEVER_BACK, NEVER_GONE))
     return costs
-
-
-def _step(shape: GateShape, align: int) -> int:
-    """Units by which a trial differs from the plan: whole blocks of the alignment."""
-    block = block_of(shape, align)
-    return max(1, round(PROBE * shape.units / block)) * block
 
 
 def _costs(trials: ProbeTrials, plan: Sequence[Units], utilities: Floats) -> list[Floats]:

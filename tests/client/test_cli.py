@@ -24,8 +24,8 @@ from tests.fake_worker import FakeWorker
 
 Bonsai = Callable[..., Result]
 COMMANDS = [
-    *("up", "submit", "list", "show", "watch", "pause", "resume", "cancel", "retry", "attempts"),
-    "logs",
+    *("up", "submit", "validate", "list", "show", "watch", "pause", "resume", "cancel", "retry"),
+    *("attempts", "logs"),
     *("batch", "download", "prune", "evaluate"),
 ]
 
@@ -47,7 +47,7 @@ def test_the_help_names_every_command() -> None:
     assert all(f" {command} " in result.stdout for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["submit", "prune"])
+@pytest.mark.parametrize("command", ["submit", "validate", "prune"])
 def test_the_help_names_every_option_and_choice(command: str) -> None:
     result = CliRunner(env={"COLUMNS": "250"}).invoke(app, [command, "--help"])
     text = " ".join(result.stdout.split())

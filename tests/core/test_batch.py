@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bonsai_core.batch import TOKENS_PER_OPENING, batch_of
+from bonsai_core.batch import batch_of
+from bonsai_core.budget import TOKENS_PER_OPENING
 from bonsai_core.config import ModelSource, PruneRequest
 from bonsai_core.models import LoadedModel, load
 

@@ -9,7 +9,8 @@ import pytest
 from bonsai_core.config import Layout, Pruning
 from bonsai_core.families import GateKind
 from bonsai_core.recipe import Decision, Situation, Trial, nothing
-from bonsai_core.recipes.measured_damage import DAMPINGS, MeasuredDamage
+from bonsai_core.recipes.measured_damage import MeasuredDamage
+from bonsai_core.recipes.probes import DAMPINGS
 from bonsai_core.selection import GateShape
 
 ATTENTION, MLP = 600, 100

@@ -35,6 +35,14 @@ def test_a_job_runs_from_the_doorbell_to_published_files(
     assert types[:3] == ["submitted", "running", "model_loaded"]
     assert types.count("round_finished") == job.result["rounds"]
     assert types[-1] == "succeeded"
+    (sample,) = service.store.rehearse([request_for()])[0].samples
+    assert sample.model == request_for().model.source
+    assert (sample.device, sample.parameters) == (
+        "cpu",
+        job.result["non_embedding_parameters_before"],
+    )
+    # At most three rounds of 100 trials of 8 sequences, and what is beside.
+    assert 3 * 100 * 8 * 64 < sample.forward_tokens < 4 * 100 * 8 * 64
 
 
 def test_the_default_preset_shows_its_plans_as_progress(
