@@ -11,15 +11,18 @@ from starlette.types import Lifespan
 from api.dependencies import Services
 from api.handlers import install_handlers
 from api.loopback import LoopbackOnly
+from api.metrics import Metrics
 from api.openapi import DocumentedAPI
 from api.request_log import RequestLog
-from api.routes import artifacts, batches, health, jobs, retention, workers
+from api.routes import artifacts, batches, health, jobs, metrics, retention, workers
 from jobs.artifacts import LocalArtifactStore
 from jobs.collector import Collector
 from jobs.connections import connect
 from jobs.doorbell import Doorbell
+from jobs.figures import FigureStore
 from jobs.logs import configure_logs
 from jobs.settings import Settings
+from jobs.storage import StorageCheck
 from jobs.store import JobStore
 from jobs.workers import WorkerStore
 
@@ -40,24 +43,25 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     # Here and not in the lifespan: what is bound here is inherited by the tasks of requests.
     configure_logs(settings, "api")
+    measured = Metrics(_version())
     guards = [] if settings.allow_remote else [Middleware(LoopbackOnly)]
     app = DocumentedAPI(
         title="Bonsai",
         summary="Structured pruning of large language models as a service",
         description=_DESCRIPTION,
         version=_version(),
-        lifespan=_lifespan(settings),
-        middleware=[Middleware(RequestLog), *guards],
+        lifespan=_lifespan(settings, measured),
+        middleware=[Middleware(RequestLog, durations=measured.durations), *guards],
         redirect_slashes=False,
         separate_input_output_schemas=False,
     )
     install_handlers(app)
-    for module in (jobs, batches, artifacts, retention, workers, health):
+    for module in (jobs, batches, artifacts, retention, workers, health, metrics):
         app.include_router(module.router)
     return app
 
 
-def _lifespan(settings: Settings) -> Lifespan[FastAPI]:
+def _lifespan(settings: Settings, measured: Metrics) -> Lifespan[FastAPI]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Services]]:
         del app
@@ -67,7 +71,12 @@ def _lifespan(settings: Settings) -> Lifespan[FastAPI]:
             artifacts = LocalArtifactStore(settings.artifacts_dir)
             store, workers = JobStore(engine, settings.fairness), WorkerStore(engine)
             kept = Collector(engine, artifacts, settings.retention)
-            yield {"services": Services(store, artifacts, doorbell, workers, kept)}
+            storage = StorageCheck(artifacts)
+            figures = FigureStore(engine, settings.fairness)
+            services = Services(
+                store, artifacts, doorbell, workers, kept, storage, figures, measured
+            )
+            yield {"services": services}
         finally:
             doorbell.close()
             engine.dispose()

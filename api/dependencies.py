@@ -5,9 +5,12 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from api.metrics import Metrics
 from jobs.artifacts import ArtifactStore
 from jobs.collector import Collector
 from jobs.doorbell import Doorbell
+from jobs.figures import FigureStore
+from jobs.storage import StorageCheck
 from jobs.store import JobStore
 from jobs.workers import WorkerStore
 
@@ -21,6 +24,9 @@ class Services:
     doorbell: Doorbell
     workers: WorkerStore
     kept: Collector
+    storage: StorageCheck
+    figures: FigureStore
+    metrics: Metrics
 
 
 # Asynchronous, so that the look-ups below take no turn in the thread pool.
@@ -51,8 +57,23 @@ async def _kept(services: _Services) -> Collector:
     return services.kept
 
 
+async def _storage(services: _Services) -> StorageCheck:
+    return services.storage
+
+
+async def _figures(services: _Services) -> FigureStore:
+    return services.figures
+
+
+async def _metrics(services: _Services) -> Metrics:
+    return services.metrics
+
+
 Store = Annotated[JobStore, Depends(_store)]
 Artifacts = Annotated[ArtifactStore, Depends(_artifacts)]
 Bell = Annotated[Doorbell, Depends(_doorbell)]
 Workers = Annotated[WorkerStore, Depends(_workers)]
 Kept = Annotated[Collector, Depends(_kept)]
+Storage = Annotated[StorageCheck, Depends(_storage)]
+Counted = Annotated[FigureStore, Depends(_figures)]
+Measured = Annotated[Metrics, Depends(_metrics)]

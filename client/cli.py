@@ -10,6 +10,7 @@ from client import (
     job_commands,
     local_commands,
     retention_commands,
+    status_command,
     worker_commands,
 )
 from client.console import messages
@@ -61,6 +62,7 @@ app.command("resume")(job_commands.resume)
 app.command("cancel")(job_commands.cancel)
 app.command("retry")(job_commands.retry)
 app.command("attempts")(job_commands.list_attempts)
+app.command("status")(status_command.status)
 app.add_typer(batch_commands.app, name="batch")
 app.add_typer(worker_commands.app, name="worker")
 app.command("pin")(retention_commands.pin)

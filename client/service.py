@@ -16,7 +16,17 @@ from client.answers import require_success
 from client.download import Download
 from client.errors import ServiceError, UnexpectedAnswerError, UnreachableServiceError
 from client.idempotency import key_header
-from client.responses import Artifact, Attempt, Batch, Event, Expiries, Job, Page, Worker
+from client.responses import (
+    Artifact,
+    Attempt,
+    Batch,
+    Event,
+    Expiries,
+    Job,
+    Page,
+    Readiness,
+    Worker,
+)
 from client.tries import pauses
 
 _log = logging.getLogger(__name__)
@@ -139,6 +149,10 @@ class Client:
     def cancel(self, job_id: str) -> Job:
         """Ask a job to end; a running one does so after the forward pass in flight."""
         return self._ask(Job, "POST", f"{_job(job_id)}/cancel")
+
+    def readiness(self) -> Readiness:
+        """What does not work of a service that takes jobs; ServiceError when it takes none."""
+        return self._ask(Readiness, "GET", "/readyz")
 
     def workers(self) -> list[Worker]:
         """The workers that run, and those lost lately."""

@@ -18,7 +18,7 @@ from jobs.devices import Device
 from jobs.errors import LeaseLostError
 from jobs.fairness import DEFAULT, Fairness
 from jobs.moves import move, tell
-from jobs.queue import charge, fail_hopeless, next_jobs, overdue, window_closed
+from jobs.queue import charge, fail_hopeless, next_jobs, overdue, waited, window_closed
 from jobs.records import FENCING_TOKEN, Artifact, Attempt, Evaluation, Job
 from jobs.request import JobRequest
 from jobs.schedule import WaitingReason
@@ -72,6 +72,7 @@ class AttemptStore:
             token = session.scalar(select(FENCING_TOKEN.next_value()))
             assert token is not None
             job = session.get_one(Job, job_id)
+            request = JobRequest.model_validate(job.request)
             attempt = job.attempts + 1
             session.add(
                 Attempt(
@@ -80,6 +81,8 @@ class AttemptStore:
                     number=attempt,
                     worker=worker,
                     device=device.name,
+                    waited_seconds=session.scalar(select(waited()).where(Job.id == job_id)),
+                    tokens_per_mask=request.tokens_per_mask,
                 )
             )
             holding = {
@@ -91,7 +94,7 @@ class AttemptStore:
             data = {"attempt": attempt, "worker": worker, "device": device.name}
             moved = move(session, job_id, JobState.RUNNING, values=holding, data=data)
             assert moved, "the row is locked and queued"
-            return Claim(job_id, token, attempt, JobRequest.model_validate(job.request))
+            return Claim(job_id, token, attempt, request)
 
     def renew(self, claim: Claim, lease_seconds: float) -> Renewal:
         """Renew the lease, and hear what has changed.

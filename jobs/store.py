@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from sqlalchemy import Engine, func, select, text, tuple_
+from sqlalchemy import Engine, func, select, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
@@ -31,6 +31,7 @@ from jobs.queue import Place, places
 from jobs.records import Artifact, Attempt, Batch, Evaluation, Event, Job
 from jobs.request import JobRequest
 from jobs.schedule import AtClose
+from jobs.schema import require_schema
 from jobs.states import WISHES, JobState, Wish
 
 
@@ -52,10 +53,9 @@ class EventPage:
 
 @dataclass(frozen=True, slots=True)
 class AttemptAccount:
-    """An attempt, and how far it came: masks it evaluated, and round and trial of the last one."""
+    """An attempt, and how far it came: round and trial of the last mask it evaluated."""
 
     attempt: Attempt
-    masks_evaluated: int
     last_mask: tuple[int, int] | None
 
 
@@ -66,10 +66,15 @@ class JobStore:
         self._engine = engine
         self._fairness = fairness
 
-    def ping(self) -> None:
-        """Ask the database for an answer; raises SQLAlchemyError when there is none."""
+    def ping(self) -> str:
+        """The revision of the database's tables, of this code or newer.
+
+        Raises:
+            SchemaOutdatedError: they are older than the code.
+            SQLAlchemyError: there was no answer.
+        """
         with Session(self._engine) as session:
-            session.execute(text("SELECT 1 FROM jobs LIMIT 1"))
+            return require_schema(session)
 
     def submit(self, request: JobRequest) -> Job:
         """Insert a queued job and its first event.
@@ -279,27 +284,18 @@ class JobStore:
 
     def attempts(self, job_id: UUID) -> Sequence[AttemptAccount]:
         """Every attempt at a job, the first one first; JobNotFoundError when there is no such."""
-        of_job = Evaluation.job_id == job_id
-        counts = (
-            select(Evaluation.fencing_token, func.count())
-            .where(of_job)
-            .group_by(Evaluation.fencing_token)
-        )
         last = (
             select(Evaluation.fencing_token, Evaluation.round, Evaluation.trial)
             .ext(distinct_on(Evaluation.fencing_token))
-            .where(of_job)
+            .where(Evaluation.job_id == job_id)
             .order_by(Evaluation.fencing_token, Evaluation.round.desc(), Evaluation.at.desc())
         )
         attempts = select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number)
         with Session(self._engine) as session:
             _existing(session, job_id)
-            masks = dict(session.execute(counts).all())
             ends = {token: (number, trial) for token, number, trial in session.execute(last)}
             return [
-                AttemptAccount(
-                    attempt, masks.get(attempt.fencing_token, 0), ends.get(attempt.fencing_token)
-                )
+                AttemptAccount(attempt, ends.get(attempt.fencing_token))
                 for attempt in session.scalars(attempts)
             ]
 
@@ -360,6 +356,7 @@ def _insert(
         id=job_id or uuid4(),
         # Not the transaction's time, which is the same for all jobs of a batch.
         created_at=func.clock_timestamp(),
+        queued_at=func.clock_timestamp(),
         owner=request.owner,
         priority=schedule.priority.level,
         not_before=schedule.not_before,
