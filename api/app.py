@@ -24,6 +24,7 @@ from jobs.logs import configure_logs
 from jobs.settings import Settings
 from jobs.storage import StorageCheck
 from jobs.store import JobStore
+from jobs.traces import Traces, traces_of
 from jobs.workers import WorkerStore
 
 _DESCRIPTION = """
@@ -43,15 +44,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     # Here and not in the lifespan: what is bound here is inherited by the tasks of requests.
     configure_logs(settings, "api")
-    measured = Metrics(_version())
+    measured, traces = Metrics(_version()), traces_of("api")
     guards = [] if settings.allow_remote else [Middleware(LoopbackOnly)]
     app = DocumentedAPI(
         title="Bonsai",
         summary="Structured pruning of large language models as a service",
         description=_DESCRIPTION,
         version=_version(),
-        lifespan=_lifespan(settings, measured),
-        middleware=[Middleware(RequestLog, durations=measured.durations), *guards],
+        lifespan=_lifespan(settings, measured, traces),
+        middleware=[Middleware(RequestLog, durations=measured.durations, traces=traces), *guards],
         redirect_slashes=False,
         separate_input_output_schemas=False,
     )
@@ -61,7 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
-def _lifespan(settings: Settings, measured: Metrics) -> Lifespan[FastAPI]:
+def _lifespan(settings: Settings, measured: Metrics, traces: Traces) -> Lifespan[FastAPI]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Services]]:
         del app
@@ -78,6 +79,7 @@ def _lifespan(settings: Settings, measured: Metrics) -> Lifespan[FastAPI]:
             )
             yield {"services": services}
         finally:
+            traces.close()
             doorbell.close()
             engine.dispose()
 

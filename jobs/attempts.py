@@ -27,12 +27,26 @@ from jobs.states import WITHOUT_WORKER, JobState
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A worker's hold on a job."""
+    """A worker's hold on a job.
+
+    Attributes:
+        traceparent: of the job's submission, if that was traced.
+    """
 
     job_id: UUID
     fencing_token: int
     attempt: int
     request: JobRequest
+    traceparent: str | None = None
+
+    @property
+    def ids(self) -> dict[str, str | int]:
+        """What names the attempt in logs and traces."""
+        return {
+            "job_id": str(self.job_id),
+            "attempt": self.attempt,
+            "fencing_token": self.fencing_token,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +108,7 @@ class AttemptStore:
             data = {"attempt": attempt, "worker": worker, "device": device.name}
             moved = move(session, job_id, JobState.RUNNING, values=holding, data=data)
             assert moved, "the row is locked and queued"
-            return Claim(job_id, token, attempt, request)
+            return Claim(job_id, token, attempt, request, job.traceparent)
 
     def renew(self, claim: Claim, lease_seconds: float) -> Renewal:
         """Renew the lease, and hear what has changed.

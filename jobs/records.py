@@ -138,6 +138,8 @@ class Job(Base):
     """When a mask was last evaluated: the second watermark beside the lease."""
     error: Mapped[Json | None]
     result: Mapped[Json | None]
+    traceparent: Mapped[str | None]
+    """Names the span of its submission, as in W3C Trace Context; None where nothing is traced."""
     fingerprint: Mapped[str | None]
     """Digest of the inputs the ledger belongs to, set by the first attempt that reads them."""
     last_event: Mapped[int] = mapped_column(default=0)

@@ -27,6 +27,7 @@ from jobs.fairness import DEFAULT, Fairness
 from jobs.idempotency import SubmissionKey, made_by, take
 from jobs.ledger import inherit
 from jobs.moves import move, tell
+from jobs.origin import current_origin
 from jobs.queue import Place, places
 from jobs.records import Artifact, Attempt, Batch, Evaluation, Event, Job
 from jobs.request import JobRequest
@@ -351,7 +352,7 @@ def _insert(
     retry_of: Job | None = None,
     batch_id: UUID | None = None,
 ) -> Job:
-    schedule, window = request.schedule, request.schedule.window
+    schedule, window, origin = request.schedule, request.schedule.window, current_origin()
     job = Job(
         id=job_id or uuid4(),
         # Not the transaction's time, which is the same for all jobs of a batch.
@@ -377,10 +378,13 @@ def _insert(
         progress={},
         retry_of=retry_of and retry_of.id,
         batch_id=retry_of.batch_id if retry_of else batch_id,
+        traceparent=origin.traceparent,
     )
     session.add(job)
     session.flush()
-    tell(session, job.id, "submitted", {"retry_of": str(retry_of.id)} if retry_of else {})
+    said = {"retry_of": retry_of and str(retry_of.id), "request_id": origin.request_id}
+    known = {name: value for name, value in said.items() if value is not None}
+    tell(session, job.id, "submitted", known)
     return job
 
 

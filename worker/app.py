@@ -15,6 +15,7 @@ from jobs.connections import connect
 from jobs.doorbell import TASK, broker_options
 from jobs.logs import configure_logs
 from jobs.settings import Settings
+from jobs.traces import traces_of
 from jobs.workers import WorkerStore
 from worker.device import DeviceWatch
 from worker.presence import Presence
@@ -50,8 +51,8 @@ def create_app(settings: Settings) -> Celery:
     name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
     files = LocalArtifactStore(settings.artifacts_dir)
     device = DeviceWatch(settings.device, settings.device_memory, settings.hold_seconds)
-    supervisor = Supervisor(settings, attempts, files, name, device, stopping)
-
+    traces = traces_of("worker")
+    supervisor = Supervisor(settings, attempts, files, name, device, stopping, traces)
     runner = Runner(supervisor, bell, stopping, settings.sweep_seconds)
     presence = Presence(WorkerStore(engine), name, device, settings.heartbeat_seconds, stopping)
 
@@ -72,6 +73,7 @@ def create_app(settings: Settings) -> Celery:
     def leave(**_: Any) -> None:
         runner.join()
         presence.leave()
+        traces.close()
 
     # Strong references: Celery's signals would drop functions that nobody else holds.
     worker_init.connect(start, weak=False)

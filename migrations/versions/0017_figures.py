@@ -16,6 +16,7 @@ def upgrade() -> None:
     )
     op.add_column("jobs", now)
     op.execute("UPDATE jobs SET queued_at = created_at")
+    op.add_column("jobs", sa.Column("traceparent", sa.String(), nullable=True))
     for column in (
         sa.Column("waited_seconds", sa.Float(), nullable=True),
         sa.Column("tokens_per_mask", sa.Integer(), nullable=True),
@@ -37,4 +38,5 @@ def downgrade() -> None:
     op.drop_index("jobs_by_state", table_name="jobs")
     for name in ("masks_evaluated", "tokens_per_mask", "waited_seconds"):
         op.drop_column("attempts", name)
-    op.drop_column("jobs", "queued_at")
+    for name in ("traceparent", "queued_at"):
+        op.drop_column("jobs", name)
