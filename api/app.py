@@ -13,6 +13,7 @@ from starlette.types import Lifespan
 from api.dependencies import Services
 from api.handlers import install_handlers
 from api.loopback import LoopbackOnly
+from api.metrics import Metrics
 from api.openapi import DocumentedAPI
 from api.outbound import Outbound
 from api.request_log import RequestLog
@@ -23,6 +24,7 @@ from api.routes import (
     health,
     jobs,
     logs,
+    metrics,
     retention,
     webhooks,
     workers,
@@ -35,10 +37,13 @@ from jobs.collector import Collector
 from jobs.connections import connect
 from jobs.deliveries import DeliveryQueue
 from jobs.doorbell import Doorbell
+from jobs.figures import FigureStore
 from jobs.log_lines import LogStore
 from jobs.logs import configure_logs
 from jobs.settings import Settings
+from jobs.storage import StorageCheck
 from jobs.store import JobStore
+from jobs.traces import Traces, traces_of
 from jobs.webhooks import WebhookStore
 from jobs.workers import WorkerStore
 
@@ -50,6 +55,12 @@ Times are in UTC (RFC 3339), sizes in bytes, durations in seconds. Errors are pr
 """
 
 
+_ROUTES = (
+    *(jobs, events, logs, batches, artifacts, retention),
+    *(webhooks, workers, health, metrics),
+)
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application; settings come from the environment if none are given.
 
@@ -59,29 +70,30 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     # Here and not in the lifespan: what is bound here is inherited by the tasks of requests.
     configure_logs(settings, "api")
+    measured, traces = Metrics(_version()), traces_of("api")
     guards = [] if settings.allow_remote else [Middleware(LoopbackOnly)]
     app = DocumentedAPI(
         title="Bonsai",
         summary="Structured pruning of large language models as a service",
         description=_DESCRIPTION,
         version=_version(),
-        lifespan=_lifespan(settings),
-        middleware=[Middleware(RequestLog), *guards],
+        lifespan=_lifespan(settings, measured, traces),
+        middleware=[Middleware(RequestLog, durations=measured.durations, traces=traces), *guards],
         redirect_slashes=False,
         separate_input_output_schemas=False,
     )
     install_handlers(app)
-    for module in (jobs, events, logs, batches, artifacts, retention, webhooks, workers, health):
+    for module in _ROUTES:
         app.include_router(module.router)
     return app
 
 
-def _lifespan(settings: Settings) -> Lifespan[FastAPI]:
+def _lifespan(settings: Settings, measured: Metrics, traces: Traces) -> Lifespan[FastAPI]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Services]]:
         del app
         engine = connect(settings)
-        services = _services(settings, engine)
+        services = _services(settings, engine, measured)
         keep = timedelta(days=settings.keep_deliveries_days)
         sender = Sender(DeliveryQueue(engine), services.outbound, keep)
         watcher = services.watcher
@@ -90,13 +102,14 @@ def _lifespan(settings: Settings) -> Lifespan[FastAPI]:
                 with sender, when_told_to_stop(watcher.stop):
                     yield {"services": services}
         finally:
+            traces.close()
             services.doorbell.close()
             engine.dispose()
 
     return lifespan
 
 
-def _services(settings: Settings, engine: Engine) -> Services:
+def _services(settings: Settings, engine: Engine, measured: Metrics) -> Services:
     artifacts = LocalArtifactStore(settings.artifacts_dir)
     store = JobStore(engine, settings.fairness)
     return Services(
@@ -109,6 +122,9 @@ def _services(settings: Settings, engine: Engine) -> Services:
         outbound=Outbound(settings.webhook_networks, settings.webhook_timeout_seconds),
         logs=LogStore(engine),
         watcher=Watcher(store.glances),
+        storage=StorageCheck(artifacts),
+        figures=FigureStore(engine, settings.fairness),
+        metrics=measured,
     )
 
 

@@ -5,12 +5,15 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from api.metrics import Metrics
 from api.outbound import Outbound
 from api.watch import Watcher
 from jobs.artifacts import ArtifactStore
 from jobs.collector import Collector
 from jobs.doorbell import Doorbell
+from jobs.figures import FigureStore
 from jobs.log_lines import LogStore
+from jobs.storage import StorageCheck
 from jobs.store import JobStore
 from jobs.webhooks import WebhookStore
 from jobs.workers import WorkerStore
@@ -29,6 +32,9 @@ class Services:
     outbound: Outbound
     logs: LogStore
     watcher: Watcher
+    storage: StorageCheck
+    figures: FigureStore
+    metrics: Metrics
 
 
 # Asynchronous, so that the look-ups below take no turn in the thread pool.
@@ -75,6 +81,18 @@ async def _watcher(services: _Services) -> Watcher:
     return services.watcher
 
 
+async def _storage(services: _Services) -> StorageCheck:
+    return services.storage
+
+
+async def _figures(services: _Services) -> FigureStore:
+    return services.figures
+
+
+async def _metrics(services: _Services) -> Metrics:
+    return services.metrics
+
+
 Store = Annotated[JobStore, Depends(_store)]
 Artifacts = Annotated[ArtifactStore, Depends(_artifacts)]
 Bell = Annotated[Doorbell, Depends(_doorbell)]
@@ -84,3 +102,6 @@ Webhooks = Annotated[WebhookStore, Depends(_webhooks)]
 WayOut = Annotated[Outbound, Depends(_outbound)]
 Logs = Annotated[LogStore, Depends(_logs)]
 Watch = Annotated[Watcher, Depends(_watcher)]
+Storage = Annotated[StorageCheck, Depends(_storage)]
+Counted = Annotated[FigureStore, Depends(_figures)]
+Measured = Annotated[Metrics, Depends(_metrics)]

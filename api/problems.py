@@ -23,6 +23,7 @@ from jobs.errors import (
     JobNotFoundError,
     PruneError,
     QuotaExceededError,
+    SchemaOutdatedError,
     UnknownDependencyError,
     WebhookDisabledError,
     WebhookNotFoundError,
@@ -118,6 +119,7 @@ DOMAIN: Mapping[type[Exception], Kind] = {
     IdempotencyKeyReusedError: Kind(
         422, "idempotency_key_reused", "The key belongs to another request"
     ),
+    SchemaOutdatedError: Kind(503, "schema_outdated", "The database is older than the service"),
     InvalidCursorError: Kind(422, "invalid_cursor", "The cursor is not one of this list"),
     # Its subclasses bring their own codes.
     PruneError: Kind(422, "prune_error", "The prune cannot be done as asked"),

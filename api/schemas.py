@@ -353,7 +353,7 @@ class Attempt(_Wire):
             started_at=row.started_at,
             ended_at=row.ended_at,
             outcome=row.outcome,
-            masks_evaluated=account.masks_evaluated,
+            masks_evaluated=row.masks_evaluated,
             last_mask=last and Mask(round=last[0], trial=last[1]),
             links=AttemptLinks(logs=f"{job_path(row.job_id)}/attempts/{row.number}/logs"),
         )
@@ -663,15 +663,47 @@ class Health(_Wire):
     status: Literal["alive"] = "alive"
 
 
+class Shortcoming(_Wire):
+    """A part of the service that does not do what it should, though jobs are taken."""
+
+    part: Literal["broker", "schema", "storage", "workers"]
+    meaning: str
+    """What is wrong, what follows from it, and what to do."""
+
+
 class Readiness(_Wire):
     """The service takes jobs."""
 
-    status: Literal["ready"] = "ready"
+    status: Literal["ready", "degraded"]
+    degraded: list[Shortcoming]
+    """What is wrong; empty for `ready`."""
+
     broker: Literal["up", "down"]
-    """`down`: jobs are taken, but workers hear of them late, when they look by themselves."""
+    """Where workers hear of jobs at once."""
+
+    schema_revision: str
+    """Of the database's tables."""
+
+    storage: Literal["up", "down"]
+    """Where files of jobs go; looked at every ten seconds at most."""
 
     workers: int
-    """That are there, busy or not; with none, jobs wait."""
+    """That are there, busy or not."""
+
+    @classmethod
+    def of(cls, shortcomings: Mapping[str, str], *, revision: str, workers: int) -> Self:
+        """By part, what is wrong with it."""
+        return cls(
+            status="degraded" if shortcomings else "ready",
+            degraded=[
+                Shortcoming.model_validate({"part": part, "meaning": meaning})
+                for part, meaning in shortcomings.items()
+            ],
+            broker="down" if "broker" in shortcomings else "up",
+            schema_revision=revision,
+            storage="down" if "storage" in shortcomings else "up",
+            workers=workers,
+        )
 
 
 def job_path(job_id: UUID) -> str:

@@ -11,6 +11,7 @@ from client import (
     local_commands,
     log_commands,
     retention_commands,
+    status_command,
     webhook_commands,
     worker_commands,
 )
@@ -65,6 +66,7 @@ app.command("resume")(job_commands.resume)
 app.command("cancel")(job_commands.cancel)
 app.command("retry")(job_commands.retry)
 app.command("attempts")(job_commands.list_attempts)
+app.command("status")(status_command.status)
 app.add_typer(batch_commands.app, name="batch")
 app.add_typer(webhook_commands.app, name="webhooks")
 app.add_typer(worker_commands.app, name="worker")

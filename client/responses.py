@@ -275,6 +275,25 @@ class Worker(_Response):
     seen_at: datetime
 
 
+class Shortcoming(_Response):
+    """A part of the service that does not do what it should."""
+
+    part: str
+    meaning: str = ""
+    """What is wrong, what follows from it, and what to do."""
+
+
+class Readiness(_Response):
+    """Whether the service does all that it should; it takes jobs."""
+
+    status: str
+    """`ready` or `degraded`."""
+
+    degraded: list[Shortcoming] = []
+    workers: int = 0
+    """That are there, busy or not."""
+
+
 class Expiry(_Response):
     """A job whose files are not kept any longer."""
 

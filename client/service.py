@@ -29,6 +29,7 @@ from client.responses import (
     LogPage,
     Page,
     Progress,
+    Readiness,
     Webhook,
     Worker,
 )
@@ -226,6 +227,10 @@ class Client:
     def cancel(self, job_id: str) -> Job:
         """Ask a job to end; a running one does so after the forward pass in flight."""
         return self._ask(Job, "POST", f"{_job(job_id)}/cancel")
+
+    def readiness(self) -> Readiness:
+        """What does not work of a service that takes jobs; ServiceError when it takes none."""
+        return self._ask(Readiness, "GET", "/readyz")
 
     def workers(self) -> list[Worker]:
         """The workers that run, and those lost lately."""

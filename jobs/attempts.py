@@ -18,7 +18,7 @@ from jobs.devices import Device
 from jobs.errors import LeaseLostError
 from jobs.fairness import DEFAULT, Fairness
 from jobs.moves import move, tell
-from jobs.queue import charge, fail_hopeless, next_jobs, overdue, window_closed
+from jobs.queue import charge, fail_hopeless, next_jobs, overdue, waited, window_closed
 from jobs.records import FENCING_TOKEN, Artifact, Attempt, Evaluation, Job
 from jobs.request import JobRequest
 from jobs.schedule import WaitingReason
@@ -27,12 +27,26 @@ from jobs.states import WITHOUT_WORKER, JobState
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A worker's hold on a job."""
+    """A worker's hold on a job.
+
+    Attributes:
+        traceparent: of the job's submission, if that was traced.
+    """
 
     job_id: UUID
     fencing_token: int
     attempt: int
     request: JobRequest
+    traceparent: str | None = None
+
+    @property
+    def ids(self) -> dict[str, str | int]:
+        """What names the attempt in logs and traces."""
+        return {
+            "job_id": str(self.job_id),
+            "attempt": self.attempt,
+            "fencing_token": self.fencing_token,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +86,7 @@ class AttemptStore:
             token = session.scalar(select(FENCING_TOKEN.next_value()))
             assert token is not None
             job = session.get_one(Job, job_id)
+            request = JobRequest.model_validate(job.request)
             attempt = job.attempts + 1
             session.add(
                 Attempt(
@@ -80,6 +95,8 @@ class AttemptStore:
                     number=attempt,
                     worker=worker,
                     device=device.name,
+                    waited_seconds=session.scalar(select(waited()).where(Job.id == job_id)),
+                    tokens_per_mask=request.tokens_per_mask,
                 )
             )
             holding = {
@@ -91,7 +108,7 @@ class AttemptStore:
             data = {"attempt": attempt, "worker": worker, "device": device.name}
             moved = move(session, job_id, JobState.RUNNING, values=holding, data=data)
             assert moved, "the row is locked and queued"
-            return Claim(job_id, token, attempt, JobRequest.model_validate(job.request))
+            return Claim(job_id, token, attempt, request, job.traceparent)
 
     def renew(self, claim: Claim, lease_seconds: float) -> Renewal:
         """Renew the lease, and hear what has changed.

@@ -23,6 +23,7 @@ __all__ = [
     "LeaseLostError",
     "PruneError",
     "QuotaExceededError",
+    "SchemaOutdatedError",
     "UnknownDependencyError",
     "WebhookDisabledError",
     "WebhookNotFoundError",
@@ -138,6 +139,19 @@ class IllegalMoveError(JobError):
         self.legal = legal_wishes(state)
         legal = ", ".join(self.legal) if self.legal else "nothing, the state is final"
         super().__init__(f"job {job_id} is {state}: no {wish} now; legal: {legal}")
+
+
+class SchemaOutdatedError(JobError):
+    """The database lacks tables or columns that this version of the code needs."""
+
+    def __init__(self, found: str | None, needed: str) -> None:
+        self.found = found
+        self.needed = needed
+        state = f"is at revision {found}" if found else "has no tables"
+        super().__init__(
+            f"the database {state} and this version needs {needed}; run "
+            "`python -m migrations upgrade` with the same BONSAI_DATABASE_URL"
+        )
 
 
 class UnknownDependencyError(JobError):

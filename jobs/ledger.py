@@ -124,7 +124,16 @@ class LedgerStore:
         )
         with Session(self._engine) as session, session.begin():
             require_held(session, self._job_id, self._token)
-            session.execute(evaluated.on_conflict_do_nothing())
+            if (
+                session.scalar(evaluated.on_conflict_do_nothing().returning(Evaluation.trial))
+                is None
+            ):
+                return  # the answer to a first try was lost
+            session.execute(
+                update(Attempt)
+                .where(Attempt.fencing_token == self._token)
+                .values(masks_evaluated=Attempt.masks_evaluated + 1)
+            )
             session.execute(
                 update(Job).where(Job.id == self._job_id).values(progress_at=func.now())
             )

@@ -49,4 +49,14 @@ def configure_logs(settings: Settings, process: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
+    _take_over_server_logs()
     structlog.contextvars.bind_contextvars(process=process)
+
+
+def _take_over_server_logs() -> None:
+    """Uvicorn brings its own handlers, and a line about each request, of which ours says more."""
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers = []
+        logger.propagate = name != "uvicorn.access"
+        logger.setLevel(logging.NOTSET)

@@ -32,6 +32,8 @@ def move(
     changes: dict[str, Any] = {"state": target, **(values or {})}
     if not target.is_held:
         changes |= {"fencing_token": None, "lease_expires_at": None}
+    if target is JobState.QUEUED:
+        changes["queued_at"] = func.now()
     if target.is_final:
         changes["finished_at"] = func.now()
     if not target.is_held:

@@ -13,6 +13,8 @@ from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
+    Date,
+    DateTime,
     Select,
     Time,
     and_,
@@ -59,10 +61,37 @@ def next_jobs(fairness: Fairness, device: Device) -> Select[UUID]:
     return _joined(select(Job.id)).where(may_run).order_by(*_order(fairness))
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Queued jobs that wait for the same reason.
+
+    Attributes:
+        reason: None: a free worker would take them.
+        jobs: how many.
+        longest_seconds: for how long the first of them could have been taken; see `waited`.
+    """
+
+    reason: WaitingReason | None
+    jobs: int
+    longest_seconds: float
+
+
+def lengths(session: Session, fairness: Fairness) -> list[Waiting]:
+    """The queue by what its jobs wait for; reasons of no job are left out."""
+    reason = _reason(fairness, _FITS_NONE)
+    waiting = _joined(select(reason.label("reason"), waited().label("seconds"))).subquery()
+    query = select(
+        waiting.c.reason, func.count().label("jobs"), func.max(waiting.c.seconds).label("longest")
+    ).group_by(waiting.c.reason)
+    return [
+        Waiting(row.reason and WaitingReason(row.reason), row.jobs, float(row.longest))
+        for row in session.execute(query)
+    ]
+
+
 def places(session: Session, fairness: Fairness, jobs: Iterable[UUID]) -> Mapping[UUID, Place]:
     """Where these jobs stand, those of them that are queued."""
-    unfit = (_fits_none(), literal(str(WaitingReason.NO_FITTING_DEVICE)))
-    reason = _reason(fairness, unfit)
+    reason = _reason(fairness, _FITS_NONE)
     # Those that wait come last, so that they move nobody's position.
     order = (reason.is_not(None), *_order(fairness))
     ranked = _joined(
@@ -117,6 +146,24 @@ def window_closed() -> ColumnElement[bool]:
     )
     is_open = and_(inside, func.extract("isodow", day) == any_(Job.window_days))
     return and_(Job.window_zone.is_not(None), ~is_open)
+
+
+def waited() -> ColumnElement[float]:
+    """For how many seconds a job could have been taken: since it came to the queue, its hold, its
+    `not_before` and the job before it were over, and its window opened. That its owner's quota was
+    full, or no device had room, counts as waiting."""
+    dependency = aliased(Job)
+    met_at = select(dependency.finished_at).where(dependency.id == Job.after).scalar_subquery()
+    since = func.greatest(Job.queued_at, Job.held_until, Job.not_before, met_at, _window_opened())
+    return func.greatest(0.0, func.extract("epoch", func.now() - since))
+
+
+def _window_opened() -> ColumnElement[Any]:
+    """When the window of a job last opened; null without one."""
+    local = func.timezone(Job.window_zone, func.now())
+    today = cast(local, Date).op("+", return_type=DateTime())(Job.window_opens)
+    opened = case((today > local, today - timedelta(days=1)), else_=today)
+    return func.timezone(Job.window_zone, opened)
 
 
 def overdue() -> ColumnElement[bool]:
@@ -245,6 +292,9 @@ _WHOLE = Job.memory_bytes
 _STREAMED = func.coalesce(Job.streamed_memory_bytes, Job.memory_bytes)
 _THERE = and_(Worker.lost_at > func.now(), ~Worker.draining)
 
+
+_FITS_NONE = (_fits_none(), literal(str(WaitingReason.NO_FITTING_DEVICE)))
+"""Why a job waits whichever device is free."""
 
 _HELD = (
     select(

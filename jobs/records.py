@@ -65,6 +65,7 @@ class Job(Base):
             name="jobs_held_by_lease",
         ),
         Index("jobs_by_age", "created_at", "id"),
+        Index("jobs_by_state", "state"),
         Index("jobs_queued", "priority", "created_at", "id", postgresql_where="state = 'queued'"),
         Index("jobs_held", "owner", postgresql_where=_HELD),
         Index("jobs_due", "deadline", postgresql_where="finished_at IS NULL"),
@@ -92,6 +93,8 @@ class Job(Base):
     """What was asked, `jobs.request.JobRequest`, with every default written out."""
     state: Mapped[str] = mapped_column(String(16), default=JobState.QUEUED)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """When it last came to the queue."""
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     batch_id: Mapped[UUID | None] = mapped_column(ForeignKey("batches.id"))
@@ -135,6 +138,8 @@ class Job(Base):
     """When a mask was last evaluated: the second watermark beside the lease."""
     error: Mapped[Json | None]
     result: Mapped[Json | None]
+    traceparent: Mapped[str | None]
+    """Names the span of its submission, as in W3C Trace Context; None where nothing is traced."""
     fingerprint: Mapped[str | None]
     """Digest of the inputs the ledger belongs to, set by the first attempt that reads them."""
     last_event: Mapped[int] = mapped_column(default=0)
@@ -166,6 +171,11 @@ class Attempt(Base):
     number: Mapped[int]
     worker: Mapped[str]
     device: Mapped[str]
+    waited_seconds: Mapped[float | None]
+    """From when the job could have been taken to when it was; None: not known."""
+    tokens_per_mask: Mapped[int | None]
+    """Calibration tokens that a mask is judged on; None: not known."""
+    masks_evaluated: Mapped[int] = mapped_column(server_default="0")
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ended_at: Mapped[datetime | None]
     outcome: Mapped[str | None]
@@ -330,6 +340,7 @@ class Artifact(Base):
     """A published file of a succeeded job."""
 
     __tablename__ = "artifacts"
+    __table_args__ = (Index("artifacts_by_size", "size_bytes"),)
 
     job_id: Mapped[UUID] = mapped_column(
         ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True

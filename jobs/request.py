@@ -21,6 +21,9 @@ Label = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9.
 Owner = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9._-]+$")]
 LabelValue = Annotated[str, Field(max_length=255)]
 
+_OF_CALIBRATION = {"nll", "perplexity", "kl"}
+"""Utilities of the calibration text."""
+
 
 class JobRequest(PruneRequest):
     """A prune with a name, an owner and a schedule: the body of POST /v1/jobs."""
@@ -39,6 +42,13 @@ class JobRequest(PruneRequest):
 
     device: DeviceNeeds = DeviceNeeds()
     """What it needs of the device that it runs on."""
+
+    @property
+    def tokens_per_mask(self) -> int | None:
+        """Calibration tokens that each mask is judged on; None where a utility judges by others."""
+        if any(part.name not in _OF_CALIBRATION for part in self.pruning.utilities):
+            return None
+        return self.trial_samples * self.trial_length
 
 
 def check_inputs(request: JobRequest) -> JobRequest:

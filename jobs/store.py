@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Engine, func, select, text, tuple_
+from sqlalchemy import Engine, func, select, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
@@ -28,10 +28,12 @@ from jobs.fairness import DEFAULT, Fairness
 from jobs.idempotency import SubmissionKey, made_by, take
 from jobs.ledger import inherit
 from jobs.moves import move, tell
+from jobs.origin import current_origin
 from jobs.queue import Fit, Place, fits, places
 from jobs.records import Artifact, Attempt, Batch, Evaluation, Event, Job, LogLine
 from jobs.request import JobRequest
 from jobs.schedule import AtClose
+from jobs.schema import require_schema
 from jobs.speeds import Sample, samples
 from jobs.states import WISHES, JobState, Wish
 
@@ -80,10 +82,9 @@ class Glance:
 
 @dataclass(frozen=True, slots=True)
 class AttemptAccount:
-    """An attempt, and how far it came: masks it evaluated, and round and trial of the last one."""
+    """An attempt, and how far it came: round and trial of the last mask it evaluated."""
 
     attempt: Attempt
-    masks_evaluated: int
     last_mask: tuple[int, int] | None
 
 
@@ -109,10 +110,15 @@ class JobStore:
         self._engine = engine
         self._fairness = fairness
 
-    def ping(self) -> None:
-        """Ask the database for an answer; raises SQLAlchemyError when there is none."""
+    def ping(self) -> str:
+        """The revision of the database's tables, of this code or newer.
+
+        Raises:
+            SchemaOutdatedError: they are older than the code.
+            SQLAlchemyError: there was no answer.
+        """
         with Session(self._engine) as session:
-            session.execute(text("SELECT 1 FROM jobs LIMIT 1"))
+            return require_schema(session)
 
     def submit(self, request: JobRequest) -> Job:
         """Insert a queued job and its first event.
@@ -371,27 +377,18 @@ class JobStore:
 
     def attempts(self, job_id: UUID) -> Sequence[AttemptAccount]:
         """Every attempt at a job, the first one first; JobNotFoundError when there is no such."""
-        of_job = Evaluation.job_id == job_id
-        counts = (
-            select(Evaluation.fencing_token, func.count())
-            .where(of_job)
-            .group_by(Evaluation.fencing_token)
-        )
         last = (
             select(Evaluation.fencing_token, Evaluation.round, Evaluation.trial)
             .ext(distinct_on(Evaluation.fencing_token))
-            .where(of_job)
+            .where(Evaluation.job_id == job_id)
             .order_by(Evaluation.fencing_token, Evaluation.round.desc(), Evaluation.at.desc())
         )
         attempts = select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number)
         with Session(self._engine) as session:
             _existing(session, job_id)
-            masks = dict(session.execute(counts).all())
             ends = {token: (number, trial) for token, number, trial in session.execute(last)}
             return [
-                AttemptAccount(
-                    attempt, masks.get(attempt.fencing_token, 0), ends.get(attempt.fencing_token)
-                )
+                AttemptAccount(attempt, ends.get(attempt.fencing_token))
                 for attempt in session.scalars(attempts)
             ]
 
@@ -447,11 +444,12 @@ def _insert(
     retry_of: Job | None = None,
     batch_id: UUID | None = None,
 ) -> Job:
-    schedule, window = request.schedule, request.schedule.window
+    schedule, window, origin = request.schedule, request.schedule.window, current_origin()
     job = Job(
         id=job_id or uuid4(),
         # Not the transaction's time, which is the same for all jobs of a batch.
         created_at=func.clock_timestamp(),
+        queued_at=func.clock_timestamp(),
         owner=request.owner,
         priority=schedule.priority.level,
         not_before=schedule.not_before,
@@ -472,10 +470,13 @@ def _insert(
         progress={},
         retry_of=retry_of and retry_of.id,
         batch_id=retry_of.batch_id if retry_of else batch_id,
+        traceparent=origin.traceparent,
     )
     session.add(job)
     session.flush()
-    tell(session, job.id, "submitted", {"retry_of": str(retry_of.id)} if retry_of else {})
+    said = {"retry_of": retry_of and str(retry_of.id), "request_id": origin.request_id}
+    known = {name: value for name, value in said.items() if value is not None}
+    tell(session, job.id, "submitted", known)
     return job
 
 

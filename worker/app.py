@@ -16,6 +16,7 @@ from jobs.doorbell import TASK, broker_options
 from jobs.log_lines import LogStore
 from jobs.logs import configure_logs
 from jobs.settings import Settings
+from jobs.traces import traces_of
 from jobs.workers import WorkerStore
 from worker.device import DeviceWatch
 from worker.presence import Presence
@@ -51,9 +52,8 @@ def create_app(settings: Settings) -> Celery:
     name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
     files = LocalArtifactStore(settings.artifacts_dir)
     device = DeviceWatch(settings.device, settings.device_memory, settings.hold_seconds)
-    logs = LogStore(engine)
-    supervisor = Supervisor(settings, attempts, files, logs, name, device, stopping)
-
+    traces, logs = traces_of("worker"), LogStore(engine)
+    supervisor = Supervisor(settings, attempts, files, logs, name, device, stopping, traces)
     runner = Runner(supervisor, bell, stopping, settings.sweep_seconds)
     presence = Presence(WorkerStore(engine), name, device, settings.heartbeat_seconds, stopping)
 
@@ -74,6 +74,7 @@ def create_app(settings: Settings) -> Celery:
     def leave(**_: Any) -> None:
         runner.join()
         presence.leave()
+        traces.close()
 
     # Strong references: Celery's signals would drop functions that nobody else holds.
     worker_init.connect(start, weak=False)

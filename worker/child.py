@@ -6,6 +6,7 @@
 
 import faulthandler
 import mimetypes
+import os
 import signal
 import sys
 from functools import partial
@@ -16,6 +17,7 @@ from pydantic import TypeAdapter
 
 from bonsai_core.config import PruneRequest
 from bonsai_core.errors import PruneError, Stopped, UnavailableDeviceError
+from bonsai_core.events import Event, Listener
 from bonsai_core.footprint import WEIGHTS_SHARE
 from bonsai_core.models import device_named
 from bonsai_core.pruner import PruneResult, prune
@@ -27,6 +29,7 @@ from jobs.ledger import LedgerStore
 from jobs.logs import configure_logs
 from jobs.patience import Patience
 from jobs.settings import Settings
+from jobs.traces import TRACEPARENT, traced, traces_of
 from worker.ledger import PostgresLedger
 from worker.outcome import Exit, Outcome, ResultFile, result_prefix
 from worker.parent import die_with
@@ -34,6 +37,7 @@ from worker.pulse import Pulse
 from worker.reporter import Reporter
 from worker.room import no_room
 from worker.scratch import PULSE
+from worker.spans import Spans
 from worker.stop_request import StopRequest
 
 _log = structlog.get_logger(__name__)
@@ -52,9 +56,26 @@ def main(folder: Path, parent: int) -> Exit:
     settings = Settings()
     claim = TypeAdapter(Claim).validate_json(sys.stdin.read())
     configure_logs(settings, "child")
-    structlog.contextvars.bind_contextvars(
-        job_id=str(claim.job_id), fencing_token=claim.fencing_token
-    )
+    structlog.contextvars.bind_contextvars(**claim.ids, **traced(os.environ.get(TRACEPARENT)))
+    spans = Spans(traces_of("worker"), claim)
+    error: str | None = "crashed"
+    try:
+        end = _prune(folder, settings, claim, stop, pulse, spans)
+        error = None if end in (Exit.SUCCEEDED, Exit.STOPPED) else end.name.lower()
+        return end
+    finally:
+        spans.end(error)
+
+
+def _prune(
+    folder: Path,
+    settings: Settings,
+    claim: Claim,
+    stop: StopRequest,
+    pulse: Pulse,
+    spans: Spans,
+) -> Exit:
+    """See `main`."""
     engine = connect(settings, connections=2)
     attempts = AttemptStore(engine)
     # After that the job is somebody else's, or the supervisor has ended this process.
@@ -70,7 +91,7 @@ def main(folder: Path, parent: int) -> Exit:
             ),
             device=settings.device,
             device_memory=_weights(settings),
-            listener=Reporter(attempts, store, claim, patiently, pulse),
+            listener=_both(Reporter(attempts, store, claim, patiently, pulse), spans),
             stop=stop,
             # Goes with the attempt's folder, also after a kill.
             scratch=folder,
@@ -93,6 +114,14 @@ def main(folder: Path, parent: int) -> Exit:
         return Exit.DISK_FULL
     outcome.write(folder / "outcome.json")
     return Exit.SUCCEEDED if outcome.error is None else Exit.FAILED
+
+
+def _both(reporter: Reporter, spans: Spans) -> Listener:
+    def tell(event: Event) -> None:
+        spans(event)
+        reporter(event)
+
+    return tell
 
 
 def _weights(settings: Settings) -> int | None:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from jobs.attempts import Claim
 from jobs.devices import DeviceKind
+from jobs.traces import TRACEPARENT
 from worker.outcome import Outcome
 from worker.scratch import LOG, PULSE, clear
 
@@ -25,7 +26,14 @@ class ChildProcess:
     Its folder holds what it says (`log`), its outcome, and its result until that is stored.
     """
 
-    def __init__(self, claim: Claim, folder: Path, module: str, device: DeviceKind) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        folder: Path,
+        module: str,
+        device: DeviceKind,
+        traceparent: str | None = None,
+    ) -> None:
         self._folder = folder
         self._log = folder / LOG
         with self._log.open("ab") as log:
@@ -35,7 +43,9 @@ class ChildProcess:
                 stdout=log,
                 stderr=log,
                 # What this worker has said that it has, whatever a child would find by itself.
-                env=os.environ | {"BONSAI_DEVICE": str(device)},
+                env=os.environ
+                | {"BONSAI_DEVICE": str(device)}
+                | ({TRACEPARENT: traceparent} if traceparent else {}),
                 start_new_session=True,
             )
         assert self._process.stdin is not None

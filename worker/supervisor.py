@@ -22,6 +22,7 @@ from jobs.records import Artifact
 from jobs.schedule import WaitingReason
 from jobs.settings import Settings
 from jobs.states import JobState
+from jobs.traces import Span, Traces, named, traced
 from worker import host_memory, scratch
 from worker.child_process import ChildProcess
 from worker.device import DeviceWatch
@@ -47,6 +48,7 @@ class Supervisor:
         worker: str,
         device: DeviceWatch,
         stopping: threading.Event,
+        traces: Traces,
     ) -> None:
         self._settings = settings
         self._attempts = attempts
@@ -55,6 +57,7 @@ class Supervisor:
         self._worker = worker
         self._device = device
         self._stopping = stopping
+        self._traces = traces
         self._patiently = Patience(settings.lease_seconds)
 
     def work(self) -> None:
@@ -67,16 +70,19 @@ class Supervisor:
             )
             if claim is None:
                 return
-            with structlog.contextvars.bound_contextvars(
-                job_id=str(claim.job_id), fencing_token=claim.fencing_token
-            ):
-                self._run(claim)
+            about = {**named(claim.ids), "bonsai.worker": self._worker}
+            with self._traces.start("attempt", about, link=claim.traceparent) as span:
+                ids = {**claim.ids, **traced(span.traceparent)}
+                with structlog.contextvars.bound_contextvars(**ids):
+                    self._run(claim, span)
 
-    def _run(self, claim: Claim) -> None:
+    def _run(self, claim: Claim, span: Span) -> None:
         folder = scratch.begin(self._settings.scratch_dir, claim)
         kills = host_memory.kills()
-        _log.info("attempt_started", attempt=claim.attempt)
-        child = ChildProcess(claim, folder, self._settings.child_module, self._device.kind)
+        _log.info("attempt_started")
+        child = ChildProcess(
+            claim, folder, self._settings.child_module, self._device.kind, span.traceparent
+        )
         log = LogKeeper(self._logs, claim.fencing_token, child.log)
         log.start()
         try:
@@ -90,9 +96,15 @@ class Supervisor:
             if _suspects_device(child, ending) and not self._device.health.ask(lease.wish):
                 ending = Ending.DEVICE_FAILED
             crash = _crash(child, ending, host_memory.kills() > kills)
-            self._end(claim, lambda: self._settle(claim, child, ending, crash, lease))
+            self._end(
+                claim,
+                lambda: span.note(
+                    {"bonsai.state": self._settle(claim, child, ending, crash, lease)}
+                ),
+            )
         except LeaseLostError:
             _log.warning("lease_lost")
+            span.end("lease_lost")
             # Somebody else has the job; what this attempt stored was never published.
             self._files.delete(result_prefix(claim))
         finally:
@@ -143,25 +155,27 @@ class Supervisor:
 
     def _settle(
         self, claim: Claim, child: ChildProcess, ending: Ending | None, crash: Crash, lease: Lease
-    ) -> None:
+    ) -> JobState:
+        """Write how the attempt ended; the state the job came to."""
         outcome = child.outcome()
         code = child.exit_code
         if code == Exit.SUCCEEDED and outcome.result is not None:
             state = self._attempts.succeed(claim, outcome.result, _artifacts(claim, outcome))
             if state is not JobState.SUCCEEDED:
                 self._files.delete(result_prefix(claim))
-        elif code == Exit.FAILED and outcome.error is not None:
-            self._attempts.fail(claim, outcome.error)
-        elif code == Exit.DISK_FULL:
-            self._attempts.hold(claim, WaitingReason.DISK_FULL, self._settings.hold_seconds)
-        elif ending is Ending.DEADLINE_PASSED:
-            self._attempts.fail(claim, past_deadline(lease.missed))
-        elif ending not in (None, Ending.STALLED):
-            self._attempts.release(claim, str(ending))
-        else:
-            detail = {"exit_code": code, "log_tail": child.log_tail()}
-            self._attempts.crashed(claim, detail, self._settings.crash_limits, crash)
-            _log.error("attempt_crashed", crash=crash, **detail)
+            return state
+        if code == Exit.FAILED and outcome.error is not None:
+            return self._attempts.fail(claim, outcome.error)
+        if code == Exit.DISK_FULL:
+            return self._attempts.hold(claim, WaitingReason.DISK_FULL, self._settings.hold_seconds)
+        if ending is Ending.DEADLINE_PASSED:
+            return self._attempts.fail(claim, past_deadline(lease.missed))
+        if ending not in (None, Ending.STALLED):
+            return self._attempts.release(claim, str(ending))
+        detail = {"exit_code": code, "log_tail": child.log_tail()}
+        state = self._attempts.crashed(claim, detail, self._settings.crash_limits, crash)
+        _log.error("attempt_crashed", crash=crash, **detail)
+        return state
 
 
 def _suspects_device(child: ChildProcess, ending: Ending | None) -> bool:

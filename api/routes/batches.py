@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 from uuid import UUID
 
+import structlog
 from fastapi import APIRouter, BackgroundTasks, Body, Response
 from fastapi.openapi.models import Example
 
@@ -17,6 +18,8 @@ from jobs.batch import BatchRequest
 from jobs.errors import PruneError
 from jobs.idempotency import submission_key
 from jobs.request import check_inputs
+
+_log = structlog.get_logger(__name__)
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
@@ -58,6 +61,8 @@ def submit(
     made, replayed = store.submit_batch_once(checked, submission)
     if replayed:
         response.headers[REPLAYED] = "true"
+    else:
+        _log.info("batch_submitted", batch_id=str(made.id))
     row, queued = store.batch(made.id)
     for found in queued:
         afterwards.add_task(doorbell.ring, found.id)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
+import structlog
 from fastapi import APIRouter, BackgroundTasks, Body, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.openapi.models import Example
@@ -22,6 +23,8 @@ from jobs.idempotency import submission_key
 from jobs.request import JobRequest, check_inputs
 from jobs.states import JobState, Wish
 from jobs.store import JobStore
+
+_log = structlog.get_logger(__name__)
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -126,6 +129,8 @@ def submit(
     job, replayed = store.submit_once(checked, submission)
     if replayed:
         response.headers[REPLAYED] = "true"
+    else:
+        _log.info("job_submitted", job_id=str(job.id))
     # After the response: a broker that is down makes the ringing slow.
     afterwards.add_task(doorbell.ring, job.id)
     response.headers["Location"] = job_path(job.id)
@@ -227,6 +232,7 @@ def retry(
     """Queue a new job that goes on from what a failed or cancelled one has evaluated; it starts
     anew if the inputs have changed since. Doing it twice gives the same job."""
     job = store.retry(job_id)
+    _log.info("job_retried", job_id=str(job.id), retry_of=str(job_id))
     afterwards.add_task(doorbell.ring, job.id)
     response.headers["Location"] = job_path(job.id)
     return shown(job, store)

@@ -44,6 +44,7 @@ OPERATIONS = {
     ("post", "/v1/workers/{name}/drain"): "drain_worker",
     ("get", "/healthz"): "healthz",
     ("get", "/readyz"): "readyz",
+    ("get", "/metrics"): "metrics",
 }
 
 

@@ -13,7 +13,6 @@ from api.loopback import is_local, is_local_name
 from jobs.settings import Settings
 from jobs.store import JobStore
 from tests.api.problems import require_problem
-from tests.servers import Servers
 
 NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
 
@@ -97,39 +96,12 @@ def test_local_peers_are_those_of_the_loopback(peer: str | None, expected: bool)
     assert is_local(peer) is expected
 
 
-def test_healthz_needs_no_database(settings: Settings) -> None:
-    with TestClient(create_app(settings.model_copy(update={"database_url": NOWHERE}))) as client:
-        assert client.get("/healthz").json() == {"status": "alive"}
-
-
-def test_readyz_tells_of_the_broker(client: TestClient) -> None:
-    response = client.get("/readyz")
-    assert response.status_code == 200
-    assert response.json() == {"status": "ready", "broker": "up", "workers": 0}
-
-
 def test_jobs_are_taken_without_a_broker(settings: Settings, body: dict[str, Any]) -> None:
     deaf = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
     with TestClient(create_app(deaf)) as client:
-        assert client.get("/readyz").json()["broker"] == "down"
         response = client.post("/v1/jobs", json=body)
         assert response.status_code == 201
         assert client.get(response.headers["location"]).json()["state"] == "queued"
-
-
-@pytest.mark.parametrize("path", ["/readyz", "/v1/jobs"])
-def test_without_a_database_there_is_a_time_to_come_back(settings: Settings, path: str) -> None:
-    with TestClient(create_app(settings.model_copy(update={"database_url": NOWHERE}))) as client:
-        response = client.get(path)
-    problem = require_problem(response, 503, "database_unreachable")
-    assert int(response.headers["retry-after"]) > 0
-    assert "127.0.0.1" not in problem["detail"]
-
-
-def test_a_database_without_tables_is_not_ready(settings: Settings, servers: Servers) -> None:
-    bare = settings.model_copy(update={"database_url": servers.database_url})
-    with TestClient(create_app(bare), raise_server_exceptions=False) as client:
-        require_problem(client.get("/readyz"), 503, "database_unreachable")
 
 
 def test_the_application_is_light() -> None:

@@ -189,7 +189,9 @@ def ended_for_a_reason(night: Night, soak: Soak, job_id: UUID) -> bool:
             -ENOUGH_CRASHES:
         ]
         since = [found for found in attempts if found.attempt.number > first.attempt.number]
-        return len(others) == ENOUGH_CRASHES - 1 and not any(a.masks_evaluated for a in since)
+        return len(others) == ENOUGH_CRASHES - 1 and not any(
+            a.attempt.masks_evaluated for a in since
+        )
     if job.state == JobState.CANCELLED:
         return soak.wished[job_id] is Wish.CANCEL
     return job.state == JobState.SUCCEEDED

@@ -5,12 +5,14 @@ from typing import Any
 from uuid import uuid4
 
 from alembic import command
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, select, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from jobs.records import Evaluation, Job, Round
 from jobs.request import JobRequest
+from jobs.schema import REVISION
 from migrations import configuration, upgrade
 
 
@@ -74,3 +76,8 @@ def test_downgrading_leaves_nothing_and_upgrading_again_works(database_url: str)
     assert inspect(engine).get_sequence_names() == []
     upgrade(database_url)
     command.check(configuration(database_url))
+
+
+def test_the_code_knows_the_newest_revision(database_url: str) -> None:
+    newest = ScriptDirectory.from_config(configuration(database_url)).get_current_head()
+    assert newest == REVISION, "jobs.schema.REVISION must name the newest of the migrations"

@@ -115,8 +115,10 @@ def test_a_paused_job_frees_its_worker_and_goes_on_where_it_was(
     assert service.digests(job_id) == service.digests(undisturbed)
     first, second = service.store.attempts(job_id)
     assert (first.attempt.outcome, second.attempt.outcome) == ("paused", "succeeded")
-    assert first.masks_evaluated == done
-    assert first.masks_evaluated + second.masks_evaluated == service.evaluated(undisturbed)
+    assert first.attempt.masks_evaluated == done
+    assert first.attempt.masks_evaluated + second.attempt.masks_evaluated == service.evaluated(
+        undisturbed
+    )
 
 
 def test_a_closing_window_frees_the_worker_until_it_opens(
@@ -170,7 +172,7 @@ def test_a_retry_evaluates_only_what_is_missing(
     assert service.wait_final(again).state == JobState.SUCCEEDED
     assert service.digests(again) == service.digests(undisturbed)
     (attempt,) = service.store.attempts(again)
-    assert attempt.masks_evaluated == service.evaluated(undisturbed) - done
+    assert attempt.attempt.masks_evaluated == service.evaluated(undisturbed) - done
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_a_checkpoint_that_is_not_what_was_stored_is_computed_again(
     assert service.digests(job_id) == service.digests(undisturbed)
     assert "checkpoint_corrupt" in service.event_types(job_id)
     attempts = service.store.attempts(job_id)
-    assert sum(a.masks_evaluated for a in attempts) == service.evaluated(undisturbed)
+    assert sum(a.attempt.masks_evaluated for a in attempts) == service.evaluated(undisturbed)
 
 
 def spoil(path: Path, damage: str) -> None:
