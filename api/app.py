@@ -13,13 +13,13 @@ from api.handlers import install_handlers
 from api.loopback import LoopbackOnly
 from api.openapi import DocumentedAPI
 from api.request_log import RequestLog
-from api.routes import artifacts, batches, health, jobs, retention, workers
-from jobs.artifacts import LocalArtifactStore
+from api.routes import archive, artifacts, batches, health, jobs, retention, workers
 from jobs.collector import Collector
 from jobs.connections import connect
 from jobs.doorbell import Doorbell
 from jobs.logs import configure_logs
 from jobs.settings import Settings
+from jobs.storage import artifact_store
 from jobs.store import JobStore
 from jobs.workers import WorkerStore
 
@@ -52,7 +52,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         separate_input_output_schemas=False,
     )
     install_handlers(app)
-    for module in (jobs, batches, artifacts, retention, workers, health):
+    for module in (jobs, batches, artifacts, archive, retention, workers, health):
         app.include_router(module.router)
     return app
 
@@ -64,7 +64,7 @@ def _lifespan(settings: Settings) -> Lifespan[FastAPI]:
         engine = connect(settings)
         doorbell = Doorbell(settings)
         try:
-            artifacts = LocalArtifactStore(settings.artifacts_dir)
+            artifacts = artifact_store(settings)
             store, workers = JobStore(engine, settings.fairness), WorkerStore(engine)
             kept = Collector(engine, artifacts, settings.retention)
             yield {"services": Services(store, artifacts, doorbell, workers, kept)}

@@ -19,14 +19,15 @@ from bonsai_core.errors import PruneError, Stopped, UnavailableDeviceError
 from bonsai_core.footprint import WEIGHTS_SHARE
 from bonsai_core.models import device_named
 from bonsai_core.pruner import PruneResult, prune
-from jobs.artifacts import ArtifactStore, LocalArtifactStore
+from jobs.artifacts import ArtifactStore
 from jobs.attempts import AttemptStore, Claim
 from jobs.connections import connect
-from jobs.errors import DATABASE_UNREACHABLE, LeaseLostError
+from jobs.errors import DATABASE_UNREACHABLE, LeaseLostError, StorageUnavailableError
 from jobs.ledger import LedgerStore
 from jobs.logs import configure_logs
 from jobs.patience import Patience
 from jobs.settings import Settings
+from jobs.storage import artifact_store
 from worker.ledger import PostgresLedger
 from worker.outcome import Exit, Outcome, ResultFile, result_prefix
 from worker.parent import die_with
@@ -47,7 +48,8 @@ def main(folder: Path, parent: int) -> Exit:
     faulthandler.enable()
     # The supervisor asks where a child hangs before it kills it.
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    stop = StopRequest(Pulse(folder / PULSE))
+    pulse = Pulse(folder / PULSE)
+    stop = StopRequest(pulse)
     settings = Settings()
     claim = TypeAdapter(Claim).validate_json(sys.stdin.read())
     configure_logs(settings, "child")
@@ -58,7 +60,10 @@ def main(folder: Path, parent: int) -> Exit:
     attempts = AttemptStore(engine)
     # After that the job is somebody else's, or the supervisor has ended this process.
     patiently = Patience(settings.lease_seconds)
-    files = LocalArtifactStore(settings.artifacts_dir)
+    # A large file may be on its way for longer than a forward pass takes.
+    files = artifact_store(
+        settings, patience_seconds=settings.artifacts_patience_seconds, on_piece=pulse.beat
+    )
     store = LedgerStore(engine, claim.job_id, claim.fencing_token)
     try:
         result = prune(
@@ -85,6 +90,9 @@ def main(folder: Path, parent: int) -> Exit:
     except (LeaseLostError, *DATABASE_UNREACHABLE):
         # Without the database the lease runs out, and somebody else goes on; no fault of the job.
         return Exit.LEASE_LOST
+    except StorageUnavailableError as error:
+        _log.warning("storage_unavailable", error=str(error))
+        return Exit.STORAGE_UNAVAILABLE
     except Exception as error:
         if not no_room(error):
             raise

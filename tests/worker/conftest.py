@@ -17,11 +17,12 @@ import pytest
 from sqlalchemy import Engine, func, select, update
 from sqlalchemy.orm import Session
 
-from jobs.artifacts import LocalArtifactStore
+from jobs.artifacts import ArtifactStore
 from jobs.doorbell import Doorbell
 from jobs.records import Evaluation, Job, Round
 from jobs.request import JobRequest
 from jobs.settings import Settings
+from jobs.storage import artifact_store
 from jobs.store import JobStore
 from tests.tiny_models import tiny_model, tiny_text
 
@@ -35,7 +36,7 @@ class Service:
     settings: Settings
     engine: Engine
     store: JobStore
-    files: LocalArtifactStore
+    files: ArtifactStore
     doorbell: Doorbell
     log: Path
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -115,7 +116,7 @@ class Service:
                 select(Round).where(Round.job_id == job_id).order_by(Round.number)
             )
             places = [getattr(found, name) for found in rounds]
-        return self.files.path([place for place in places if place][-1]["key"])
+        return self.settings.artifacts_dir / [place for place in places if place][-1]["key"]
 
     def event_types(self, job_id: UUID) -> list[str]:
         return [event.type for event in self.store.events(job_id, limit=1000).items]
@@ -151,7 +152,7 @@ def service(settings: Settings, engine: Engine, tmp_path: Path) -> Iterator[Serv
         settings,
         engine,
         JobStore(engine),
-        LocalArtifactStore(settings.artifacts_dir),
+        artifact_store(settings),
         Doorbell(settings),
         tmp_path / "workers.log",
     )
