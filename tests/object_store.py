@@ -56,7 +56,7 @@ def object_store() -> Iterator[int]:
             "server",
             *("-dir=data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"),
             *("-s3.config=identities.json", "-s3.port.iceberg=0", "-s3.port.lance=0"),
-            *("-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=20"),
+            *("-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=100"),
             *(f"-{name}.port={port}" for name, port in ports.items()),
             *(f"-{name}.port.grpc={port}" for name, port in zip(SERVERS, free[1::2], strict=True)),
         ],

@@ -17,9 +17,8 @@ from jobs.settings import Settings
 from jobs.store import JobStore
 from tests.api.problems import require_problem
 from tests.fake_worker import FakeWorker
-from tests.object_store import Gateway
 
-WEIGHTS = bytes(range(256)) * 40_000
+WEIGHTS = bytes(range(256)) * 20_000
 DIGEST = hashlib.sha256(WEIGHTS)
 ETAG = f'"{DIGEST.hexdigest()}"'
 
@@ -29,7 +28,7 @@ def settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
     """Files are kept in either place."""
     if request.param == "folder":
         return settings
-    return settings.model_copy(update={"artifacts_url": request.getfixturevalue("s3_url_through")})
+    return settings.model_copy(update={"artifacts_url": request.getfixturevalue("s3_url")})
 
 
 @pytest.fixture
@@ -109,7 +108,7 @@ def test_head_tells_the_size_and_sends_nothing(client: TestClient, path: str) ->
         ("bytes=-5", len(WEIGHTS) - 5, len(WEIGHTS)),
         ("bytes=0-", 0, len(WEIGHTS)),
         ("bytes=-99999999999", 0, len(WEIGHTS)),
-        ("bytes=5000000-99999999999", 5_000_000, len(WEIGHTS)),
+        ("bytes=4000000-99999999999", 4_000_000, len(WEIGHTS)),
     ],
 )
 def test_a_range_is_sent_alone(
@@ -159,50 +158,6 @@ def test_an_unknown_name_is_answered_with_those_there_are(client: TestClient, pa
     assert "model.safetensors, " in problem["detail"]
 
 
-@pytest.mark.parametrize(
-    ("name", "code"),
-    [
-        ("..%2Freport.json", "not_found"),
-        ("..%2F..%2F..%2Fetc%2Fpasswd", "not_found"),
-        ("%2E%2E%2F", "not_found"),
-        ("a%2Fb", "not_found"),
-        ("%2Fetc", "not_found"),
-        ("%252e%252e%252fetc", "artifact_not_found"),
-        ("..%5C..%5Cetc", "artifact_not_found"),
-        ("C:%5Cboot.ini", "artifact_not_found"),
-        ("%00", "artifact_not_found"),
-        ("model.safetensors%00.json", "artifact_not_found"),
-        ("%0d%0aX-Injected:%201", "artifact_not_found"),
-        ("%EF%BC%8E%EF%BC%8E%EF%BC%8Fetc", "artifact_not_found"),
-        ("m%D0%BEdel.safetensors", "artifact_not_found"),
-        ("%FF%FE", "artifact_not_found"),
-        ("a" * 5000, "artifact_not_found"),
-        ("model.safetensors.", "artifact_not_found"),
-        ("MODEL.safetensors", "artifact_not_found"),
-    ],
-)
-@pytest.mark.parametrize("rest", ["", "/link"])
-def test_a_name_never_leaves_the_job(
-    client: TestClient,
-    path: str,
-    name: str,
-    code: str,
-    rest: str,
-    gateway_if_any: Gateway | None,
-) -> None:
-    before = gateway_if_any and len(gateway_if_any.asked)
-    response = client.get(path.replace("model.safetensors", name) + rest)
-    require_problem(response, 404, code)
-    assert "x-injected" not in response.headers
-    # Nothing was even looked for.
-    assert before == (gateway_if_any and len(gateway_if_any.asked))
-
-
-@pytest.fixture
-def gateway_if_any(request: pytest.FixtureRequest, settings: Settings) -> Gateway | None:
-    return request.getfixturevalue("gateway") if settings.artifacts_url else None
-
-
 def test_a_file_that_was_lost_is_said_to_be_gone(
     client: TestClient, path: str, artifacts: ArtifactStore
 ) -> None:
@@ -240,8 +195,8 @@ def test_a_link_leads_to_the_file_or_is_refused_with_the_cure(
     assert (link["size_bytes"], link["sha256"]) == (len(WEIGHTS), DIGEST.hexdigest())
     left = datetime.fromisoformat(link["expires_at"]) - datetime.now(UTC)
     assert timedelta(0) < left <= timedelta(seconds=60)
-    got = httpx.get(link["url"], headers={"Range": "bytes=4000000-"}, trust_env=False)
-    assert got.content == WEIGHTS[4_000_000:]
+    got = httpx.get(link["url"], headers={"Range": "bytes=400-"}, trust_env=False)
+    assert got.content == WEIGHTS[400:]
 
 
 @pytest.mark.parametrize("seconds", [0, 604_801, "x"])

@@ -50,6 +50,7 @@ class Service:
             "BONSAI_DATABASE_URL": self.settings.database_url,
             "BONSAI_REDIS_URL": self.settings.redis_url,
             "BONSAI_DATA_DIR": str(self.settings.data_dir),
+            **self._place_of_files(),
             "BONSAI_DEVICE": "cpu",
             "BONSAI_LEASE_SECONDS": "4",
             "BONSAI_HEARTBEAT_SECONDS": "0.5",
@@ -69,6 +70,10 @@ class Service:
             )
         self.workers.append(worker)
         return worker
+
+    def _place_of_files(self) -> dict[str, str]:
+        url = self.settings.artifacts_url
+        return {"BONSAI_ARTIFACTS_URL": url} if url else {}
 
     def submit(self, request: JobRequest) -> UUID:
         job = self.store.submit(request)
