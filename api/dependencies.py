@@ -13,7 +13,7 @@ from jobs.collector import Collector
 from jobs.doorbell import Doorbell
 from jobs.figures import FigureStore
 from jobs.log_lines import LogStore
-from jobs.storage import StorageCheck
+from jobs.storage_check import StorageCheck
 from jobs.store import JobStore
 from jobs.webhooks import WebhookStore
 from jobs.workers import WorkerStore

@@ -13,6 +13,7 @@ from api.problems import (
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
     RETRY_AFTER_SECONDS,
+    STORAGE_DOWN,
     Kind,
     ProblemError,
     ProblemResponse,
@@ -37,6 +38,8 @@ async def _domain(request: Request, error: Exception) -> ProblemResponse:
     kind = next(DOMAIN[base] for base in type(error).__mro__ if base in DOMAIN)
     if kind is DATABASE_DOWN:
         return database_down(request)
+    if kind is STORAGE_DOWN:
+        return _storage_down(request)
     errors = []
     if isinstance(error, PruneError):
         kind = Kind(kind.status, error.code, kind.title)
@@ -52,6 +55,16 @@ def database_down(request: Request) -> ProblemResponse:
         DATABASE_DOWN,
         f"try again in {RETRY_AFTER_SECONDS} seconds; after a submit without an Idempotency-Key, "
         "look at GET /v1/jobs first",
+        request_id=request_id_of(request.scope),
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+    )
+
+
+def _storage_down(request: Request) -> ProblemResponse:
+    """The same of the artifact store; the log has what it said."""
+    return ProblemResponse(
+        STORAGE_DOWN,
+        f"try again in {RETRY_AFTER_SECONDS} seconds; jobs are taken all the same",
         request_id=request_id_of(request.scope),
         headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
     )

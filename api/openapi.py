@@ -12,13 +12,13 @@ _MEANINGS = {
     400: "The body is not JSON, or a header cannot be read.",
     403: "The peer is on another machine, and the service answers this one only.",
     404: "There is no such job, attempt, batch, worker, artifact, webhook or delivery.",
-    409: "The state of the job, or of the webhook, does not allow this.",
-    410: "The artifact was published, but its file is no longer stored.",
+    409: "The job's or webhook's state, or the service's set-up, does not allow this.",
+    410: "The artifact was published, but its file is no longer stored as it was.",
     415: "The body was not sent as JSON.",
     416: "The range lies outside the file.",
     422: "Fields of the request are invalid; `errors` names each.",
     500: "A fault of the service.",
-    503: f"The database does not answer; try again in {RETRY_AFTER_SECONDS} seconds.",
+    503: f"Database or artifact store do not answer; try again in {RETRY_AFTER_SECONDS} seconds.",
 }
 
 

@@ -24,6 +24,7 @@ from jobs.errors import (
     PruneError,
     QuotaExceededError,
     SchemaOutdatedError,
+    StorageUnavailableError,
     UnknownDependencyError,
     WebhookDisabledError,
     WebhookNotFoundError,
@@ -95,6 +96,7 @@ MALFORMED_REQUEST = Kind(400, "malformed_request", "The request cannot be read")
 REMOTE_PEER = Kind(403, "remote_peer", "The service answers this machine only")
 NOT_FOUND = Kind(404, "not_found", "There is nothing at this address")
 METHOD_NOT_ALLOWED = Kind(405, "method_not_allowed", "The address does not know this method")
+NO_LINKS = Kind(409, "no_links", "The artifact store has no links")
 ARTIFACT_GONE = Kind(410, "artifact_gone", "The file is no longer stored")
 UNSUPPORTED_MEDIA_TYPE = Kind(415, "unsupported_media_type", "The body must be JSON")
 RANGE_NOT_SATISFIABLE = Kind(416, "range_not_satisfiable", "The range lies outside the file")
@@ -103,6 +105,7 @@ UNREADABLE_INPUT = Kind(422, "unreadable_input", "An input of the job cannot be 
 REFUSED_URL = Kind(422, "refused_url", "Nothing is sent to this URL")
 INTERNAL_ERROR = Kind(500, "internal_error", "The service failed")
 DATABASE_DOWN = Kind(503, "database_unreachable", "The database does not answer")
+STORAGE_DOWN = Kind(503, "storage_unavailable", "The artifact store does not answer")
 
 DOMAIN: Mapping[type[Exception], Kind] = {
     BatchNotFoundError: Kind(404, "batch_not_found", "There is no such batch"),
@@ -123,6 +126,7 @@ DOMAIN: Mapping[type[Exception], Kind] = {
     InvalidCursorError: Kind(422, "invalid_cursor", "The cursor is not one of this list"),
     # Its subclasses bring their own codes.
     PruneError: Kind(422, "prune_error", "The prune cannot be done as asked"),
+    StorageUnavailableError: STORAGE_DOWN,
     **dict.fromkeys(DATABASE_UNREACHABLE, DATABASE_DOWN),
 }
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal, Self
+from urllib.parse import quote
 from uuid import UUID
 
 from api.wire import Wire as _Wire
@@ -333,7 +334,8 @@ class Attempt(_Wire):
 
     outcome: str | None
     """Why it ended: `succeeded`, `failed`, `paused`, `cancelled`, `drained`, `window_closed`,
-    `crashed`, `stalled`, `host_out_of_memory`, `disk_full` or `lease_expired`."""
+    `crashed`, `stalled`, `host_out_of_memory`, `disk_full`, `storage_unavailable` or
+    `lease_expired`."""
 
     masks_evaluated: int
     last_mask: Mask | None
@@ -373,6 +375,9 @@ class ArtifactLinks(_Wire):
     self: str
     """The file (GET, HEAD); Range and If-Range work."""
 
+    link: str
+    """A link to it in the store itself, where that has any (GET)."""
+
 
 class Artifact(_Wire):
     """A published file of a succeeded job. What a name holds never changes."""
@@ -388,26 +393,61 @@ class Artifact(_Wire):
     @classmethod
     def of(cls, row: records.Artifact) -> Self:
         """The artifact of a row."""
+        path = artifact_path(row.job_id, row.name)
         return cls(
             name=row.name,
             size_bytes=row.size_bytes,
             sha256=row.sha256,
             content_type=row.content_type,
-            links=ArtifactLinks(self=f"{job_path(row.job_id)}/artifacts/{row.name}"),
+            links=ArtifactLinks(self=path, link=f"{path}/link"),
         )
 
 
+class ArtifactLink(_Wire):
+    """Where the store itself gives out a file."""
+
+    url: str
+    """For whoever has it; Range works."""
+
+    expires_at: datetime
+    """Until then it is good."""
+
+    size_bytes: int
+    sha256: str
+    """Of the file, in hexadecimal digits, to check what came."""
+
+
+class ArtifactPageLinks(_Wire):
+    """Where the list is, and all of its files at once; paths of this service."""
+
+    self: str
+    """This list (GET)."""
+
+    archive: str
+    """All files in one tar archive (GET, HEAD); Range and If-Range work."""
+
+
 class ArtifactPage(_Wire):
-    """All files of a job, by name."""
+    """All files of a job, by name: its manifest."""
 
     items: list[Artifact]
+    size_bytes: int
+    """Of all files together."""
+
+    links: ArtifactPageLinks
     next_cursor: None = None
     """Always null: a job has few files."""
 
     @classmethod
-    def of(cls, rows: Iterable[records.Artifact]) -> Self:
+    def of(cls, job_id: UUID, rows: Iterable[records.Artifact]) -> Self:
         """The page of all rows."""
-        return cls(items=[Artifact.of(row) for row in rows])
+        items = [Artifact.of(row) for row in rows]
+        path = job_path(job_id)
+        return cls(
+            items=items,
+            size_bytes=sum(item.size_bytes for item in items),
+            links=ArtifactPageLinks(self=f"{path}/artifacts", archive=f"{path}/archive"),
+        )
 
 
 class Worker(_Wire):
@@ -714,3 +754,8 @@ def job_path(job_id: UUID) -> str:
 def webhook_path(webhook_id: UUID) -> str:
     """The path of a webhook."""
     return f"/v1/webhooks/{webhook_id}"
+
+
+def artifact_path(job_id: UUID, name: str) -> str:
+    """The path of a published file."""
+    return f"{job_path(job_id)}/artifacts/{quote(name, safe='')}"

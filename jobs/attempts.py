@@ -324,7 +324,9 @@ class AttemptStore:
 _CLAIMING = 0x626F6E736169
 """Names the lock that claims take in turn."""
 
-_RETURNS = {name: name for name in (*map(str, Crash), "disk_full", "lease_expired")}
+_RETURNS = {
+    name: name for name in (*map(str, Crash), "disk_full", "storage_unavailable", "lease_expired")
+}
 """Events of a return to the queue that say more than `released`."""
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "ArtifactNotFoundError",
     "AttemptNotFoundError",
     "BatchNotFoundError",
+    "DamagedFileError",
     "DeliveryNotFoundError",
     "IdempotencyKeyReusedError",
     "IllegalMoveError",
@@ -24,6 +25,7 @@ __all__ = [
     "PruneError",
     "QuotaExceededError",
     "SchemaOutdatedError",
+    "StorageUnavailableError",
     "UnknownDependencyError",
     "WebhookDisabledError",
     "WebhookNotFoundError",
@@ -127,6 +129,31 @@ class ArtifactNotFoundError(JobError):
         self.published = published
         names = ", ".join(published) if published else "none before the job has succeeded"
         super().__init__(f"job {job_id} has no artifact {name!r}; published: {names}")
+
+
+class DamagedFileError(JobError):
+    """A file is not what was stored.
+
+    Attributes:
+        key: where.
+        expected: SHA-256 of what was stored, in hexadecimal digits.
+        found: that of what is there; None: nothing is there.
+    """
+
+    def __init__(self, key: str, expected: str, found: str | None) -> None:
+        self.key = key
+        self.expected = expected
+        self.found = found
+        there = f"has SHA-256 {found}" if found else "is gone"
+        super().__init__(f"stored file {key!r} {there}; it was stored with {expected}")
+
+
+class StorageUnavailableError(JobError):
+    """The artifact store does not do what it is asked: it is away, or it refuses."""
+
+    def __init__(self, work: str, key: str, why: str) -> None:
+        self.key = key
+        super().__init__(f"the artifact store could not {work} {key!r}: {why}")
 
 
 class IllegalMoveError(JobError):

@@ -180,7 +180,8 @@ class Attempt(Base):
     ended_at: Mapped[datetime | None]
     outcome: Mapped[str | None]
     """Why it ended: `succeeded`, `failed`, `paused`, `cancelled`, `drained`, `window_closed`,
-    `crashed`, `stalled`, `host_out_of_memory`, `disk_full` or `lease_expired`."""
+    `crashed`, `stalled`, `host_out_of_memory`, `disk_full`, `storage_unavailable` or
+    `lease_expired`."""
 
 
 class LogLine(Base):

@@ -66,6 +66,7 @@ class WaitingReason(StrEnum):
     NO_FITTING_DEVICE = "no_fitting_device"
     RETRY_BACKOFF = "retry_backoff"
     DISK_FULL = "disk_full"
+    STORAGE_UNAVAILABLE = "storage_unavailable"
 
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")

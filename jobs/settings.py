@@ -36,7 +36,18 @@ class Settings(BaseSettings):
     """URL of a server that speaks the Redis protocol (>= 7): redis://, rediss:// or unix://."""
 
     data_dir: Path = Path(".bonsai")
-    """Folder of artifacts and of the workers' scratch files; shared by API and workers."""
+    """Folder of the workers' scratch files and, without `artifacts_url`, of artifacts; then it is
+    shared by API and workers."""
+
+    artifacts_url: Annotated[
+        str | None, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w.-]+)*$")
+    ] = None
+    """`s3://bucket/prefix` of artifacts; none: a folder in `data_dir`. Endpoint, region and
+    credentials come from the variables that AWS's own tools read (AWS_ENDPOINT_URL and so on)."""
+
+    artifacts_patience_seconds: Annotated[float, Field(ge=0.1, le=290)] = 180.0
+    """For how long a job tries each request again to a store at `artifacts_url` that is away or
+    fails; then it is held back."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where workers run models; `auto` takes CUDA when it is there."""
@@ -155,7 +166,7 @@ class Settings(BaseSettings):
 
     @property
     def artifacts_dir(self) -> Path:
-        """Folder of published and working files of jobs."""
+        """Folder of published and working files of jobs, where there is no `artifacts_url`."""
         return self.data_dir / "artifacts"
 
     @property

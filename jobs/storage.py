@@ -1,49 +1,30 @@
-"""Whether files can be stored: found out by storing one, and not again for a while."""
+"""Which artifact store the settings name."""
 
-import os
-import socket
-import tempfile
-import threading
-import time
-from pathlib import Path
+from collections.abc import Callable
 
-import structlog
+from jobs.artifacts import ArtifactStore, LocalArtifactStore
+from jobs.s3_artifacts import S3ArtifactStore
+from jobs.settings import Settings
 
-from jobs.artifacts import ArtifactStore
-
-_SECONDS_BETWEEN_TRIES = 10.0
-
-_log = structlog.get_logger(__name__)
+_PATIENCE_SECONDS = 5.0
+"""Of a process in which others wait, too."""
 
 
-class StorageCheck:
-    """Tells whether an artifact store takes files; any number of threads may ask."""
+def artifact_store(
+    settings: Settings,
+    *,
+    patience_seconds: float = _PATIENCE_SECONDS,
+    on_piece: Callable[[], object] = lambda: None,
+) -> ArtifactStore:
+    """The store of these settings; nothing is connected before it is used.
 
-    def __init__(self, files: ArtifactStore, seconds: float = _SECONDS_BETWEEN_TRIES) -> None:
-        self._files = files
-        self._seconds = seconds
-        self._lock = threading.Lock()
-        self._until = 0.0
-        self._works = False
-
-    def works(self) -> bool:
-        """Whether a small file could be stored, at most some seconds ago."""
-        with self._lock:
-            if time.monotonic() >= self._until:
-                self._works = self._try()
-                self._until = time.monotonic() + self._seconds
-            return self._works
-
-    def _try(self) -> bool:
-        # A folder of this process's own: what another one tries at the same time stays.
-        folder = f"checks/{socket.gethostname()}-{os.getpid()}"
-        try:
-            with tempfile.TemporaryDirectory() as scratch:
-                source = Path(scratch) / "check"
-                source.write_bytes(b"is there room?")
-                self._files.put(f"{folder}/check", source)
-            self._files.delete(folder)
-        except Exception as error:  # noqa: BLE001 - each kind of store fails in its own way
-            _log.warning("storage_failed", error=str(error))
-            return False
-        return True
+    Args:
+        settings: of this process.
+        patience_seconds: for how long a request to a store at a URL is tried again.
+        on_piece: called for each piece sent to it or received.
+    """
+    if settings.artifacts_url is None:
+        return LocalArtifactStore(settings.artifacts_dir)
+    return S3ArtifactStore(
+        settings.artifacts_url, patience_seconds=patience_seconds, on_piece=on_piece
+    )

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from jobs.artifacts import LocalArtifactStore
+from jobs.artifacts import ArtifactStore
 from jobs.connections import connect
 from jobs.settings import Settings
+from jobs.storage import artifact_store
 from tests.fake_worker import FakeWorker
 
-pytest_plugins = ["tests.servers"]
+pytest_plugins = ["tests.servers", "tests.object_store"]
 
 # Before torch is loaded, here and in every process that tests start: tiny matrices gain nothing
 # from threads, and only sums in the same order are the same to the last bit.
@@ -54,12 +55,12 @@ def engine(settings: Settings) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def artifacts(settings: Settings) -> LocalArtifactStore:
-    return LocalArtifactStore(settings.artifacts_dir)
+def artifacts(settings: Settings) -> ArtifactStore:
+    return artifact_store(settings)
 
 
 @pytest.fixture
-def worker(engine: Engine, artifacts: LocalArtifactStore, tmp_path: Path) -> FakeWorker:
+def worker(engine: Engine, artifacts: ArtifactStore, tmp_path: Path) -> FakeWorker:
     return FakeWorker(engine, artifacts, tmp_path / "scratch")
 
 

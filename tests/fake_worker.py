@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine, update
 from sqlalchemy.orm import Session
 
-from jobs.artifacts import LocalArtifactStore
+from jobs.artifacts import ArtifactStore
 from jobs.attempts import AttemptStore, Claim
 from jobs.ledger import LedgerStore
 from jobs.progress import Progress
@@ -20,7 +20,7 @@ from tests.devices import HOST
 class FakeWorker:
     """Claims the oldest queued job and moves it on as it is told."""
 
-    def __init__(self, engine: Engine, artifacts: LocalArtifactStore, scratch: Path) -> None:
+    def __init__(self, engine: Engine, artifacts: ArtifactStore, scratch: Path) -> None:
         self._engine = engine
         self._attempts = AttemptStore(engine)
         self._artifacts = artifacts

@@ -8,7 +8,6 @@ from typing import Any
 from celery import Celery
 from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 
-from jobs.artifacts import LocalArtifactStore
 from jobs.attempts import AttemptStore
 from jobs.collector import Collector
 from jobs.connections import connect
@@ -16,6 +15,7 @@ from jobs.doorbell import TASK, broker_options
 from jobs.log_lines import LogStore
 from jobs.logs import configure_logs
 from jobs.settings import Settings
+from jobs.storage import artifact_store
 from jobs.traces import traces_of
 from jobs.workers import WorkerStore
 from worker.device import DeviceWatch
@@ -50,7 +50,7 @@ def create_app(settings: Settings) -> Celery:
     engine = connect(settings, connections=4)
     attempts = AttemptStore(engine, settings.fairness)
     name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
-    files = LocalArtifactStore(settings.artifacts_dir)
+    files = artifact_store(settings)
     device = DeviceWatch(settings.device, settings.device_memory, settings.hold_seconds)
     traces, logs = traces_of("worker"), LogStore(engine)
     supervisor = Supervisor(settings, attempts, files, logs, name, device, stopping, traces)

@@ -21,14 +21,15 @@ from bonsai_core.events import Event, Listener
 from bonsai_core.footprint import WEIGHTS_SHARE
 from bonsai_core.models import device_named
 from bonsai_core.pruner import PruneResult, prune
-from jobs.artifacts import ArtifactStore, LocalArtifactStore
+from jobs.artifacts import ArtifactStore
 from jobs.attempts import AttemptStore, Claim
 from jobs.connections import connect
-from jobs.errors import DATABASE_UNREACHABLE, LeaseLostError
+from jobs.errors import DATABASE_UNREACHABLE, LeaseLostError, StorageUnavailableError
 from jobs.ledger import LedgerStore
 from jobs.logs import configure_logs
 from jobs.patience import Patience
 from jobs.settings import Settings
+from jobs.storage import artifact_store
 from jobs.traces import TRACEPARENT, traced, traces_of
 from worker.ledger import PostgresLedger
 from worker.outcome import Exit, Outcome, ResultFile, result_prefix
@@ -80,7 +81,10 @@ def _prune(
     attempts = AttemptStore(engine)
     # After that the job is somebody else's, or the supervisor has ended this process.
     patiently = Patience(settings.lease_seconds)
-    files = LocalArtifactStore(settings.artifacts_dir)
+    # A large file may be on its way for longer than a forward pass takes.
+    files = artifact_store(
+        settings, patience_seconds=settings.artifacts_patience_seconds, on_piece=pulse.beat
+    )
     store = LedgerStore(engine, claim.job_id, claim.fencing_token)
     try:
         result = prune(
@@ -107,6 +111,9 @@ def _prune(
     except (LeaseLostError, *DATABASE_UNREACHABLE):
         # Without the database the lease runs out, and somebody else goes on; no fault of the job.
         return Exit.LEASE_LOST
+    except StorageUnavailableError as error:
+        _log.warning("storage_unavailable", error=str(error))
+        return Exit.STORAGE_UNAVAILABLE
     except Exception as error:
         if not no_room(error):
             raise

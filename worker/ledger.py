@@ -7,8 +7,9 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from bonsai_core.ledger import RoundRecord, Tensors, require_same_inputs
-from jobs.artifacts import ArtifactStore, StoredFile, sha256_of
+from jobs.artifacts import ArtifactStore, StoredFile, require_sound
 from jobs.attempts import Claim
+from jobs.errors import DamagedFileError
 from jobs.ledger import LedgerStore
 from jobs.patience import Patience
 from jobs.records import Round
@@ -68,7 +69,13 @@ class PostgresLedger:
     def prior(self, number: int) -> Tensors | None:
         """See `bonsai_core.ledger.Ledger.prior`."""
         found = self._round(number)
-        return self._read(found.prior) if found and self._is_sound(found.prior) else None
+        if found is None:
+            return None
+        try:
+            return self._read(found.prior)
+        except DamagedFileError as error:
+            self._tell_damaged(error)
+            return None
 
     def begin_round(self, number: int, prior: Tensors) -> None:
         """See `bonsai_core.ledger.Ledger.begin_round`."""
@@ -106,15 +113,17 @@ class PostgresLedger:
 
     def _is_sound(self, place: dict[str, Any]) -> bool:
         """Whether a file is what was stored; it is told if not."""
-        stored = StoredFile(**place)
         try:
-            found = sha256_of(self._files.path(stored.key))
-        except FileNotFoundError:
-            found = None
-        if found != stored.sha256:
-            expected = {"sha256": found, "expected_sha256": stored.sha256}
-            self._tell("checkpoint_corrupt", {"file": stored.key, **expected})
-        return found == stored.sha256
+            require_sound(self._files, StoredFile(**place))
+        except DamagedFileError as error:
+            self._tell_damaged(error)
+            return False
+        return True
+
+    def _tell_damaged(self, error: DamagedFileError) -> None:
+        found = {"sha256": error.found, "expected_sha256": error.expected}
+        self._tell("checkpoint_corrupt", {"file": error.key, **found})
 
     def _read(self, place: dict[str, Any]) -> Tensors:
-        return load_file(self._files.path(StoredFile(**place).key))
+        with self._files.at_hand(StoredFile(**place), self._scratch) as path:
+            return load_file(path)

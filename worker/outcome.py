@@ -18,6 +18,7 @@ class Exit(IntEnum):
     STOPPED = 75
     LEASE_LOST = 76
     DISK_FULL = 77
+    STORAGE_UNAVAILABLE = 78
 
 
 class ResultFile(BaseModel):

@@ -7,14 +7,14 @@ lease while the child lives.
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
 from jobs.artifacts import ArtifactStore
 from jobs.attempts import AttemptStore, Claim
 from jobs.crashes import Crash
-from jobs.errors import LeaseLostError
+from jobs.errors import LeaseLostError, StorageUnavailableError
 from jobs.log_lines import LogStore
 from jobs.patience import Patience
 from jobs.queue import past_deadline
@@ -106,7 +106,7 @@ class Supervisor:
             _log.warning("lease_lost")
             span.end("lease_lost")
             # Somebody else has the job; what this attempt stored was never published.
-            self._files.delete(result_prefix(claim))
+            self._discard_result(claim)
         finally:
             child.clean_up()
             log.end()
@@ -162,12 +162,12 @@ class Supervisor:
         if code == Exit.SUCCEEDED and outcome.result is not None:
             state = self._attempts.succeed(claim, outcome.result, _artifacts(claim, outcome))
             if state is not JobState.SUCCEEDED:
-                self._files.delete(result_prefix(claim))
+                self._discard_result(claim)
             return state
         if code == Exit.FAILED and outcome.error is not None:
             return self._attempts.fail(claim, outcome.error)
-        if code == Exit.DISK_FULL:
-            return self._attempts.hold(claim, WaitingReason.DISK_FULL, self._settings.hold_seconds)
+        if code in _HOLDS:
+            return self._attempts.hold(claim, _HOLDS[code], self._settings.hold_seconds)
         if ending is Ending.DEADLINE_PASSED:
             return self._attempts.fail(claim, past_deadline(lease.missed))
         if ending not in (None, Ending.STALLED):
@@ -176,6 +176,21 @@ class Supervisor:
         state = self._attempts.crashed(claim, detail, self._settings.crash_limits, crash)
         _log.error("attempt_crashed", crash=crash, **detail)
         return state
+
+    def _discard_result(self, claim: Claim) -> None:
+        """Remove what an attempt has stored and nobody will see; what stays goes with the job's
+        other files."""
+        try:
+            self._files.delete(result_prefix(claim))
+        except StorageUnavailableError as error:
+            _log.warning("result_left", error=str(error))
+
+
+_HOLDS: Mapping[int | None, WaitingReason] = {
+    Exit.DISK_FULL: WaitingReason.DISK_FULL,
+    Exit.STORAGE_UNAVAILABLE: WaitingReason.STORAGE_UNAVAILABLE,
+}
+"""Exits for want of something that comes back, and what the job waits for then."""
 
 
 def _suspects_device(child: ChildProcess, ending: Ending | None) -> bool:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.attempts import AttemptStore
 from jobs.collector import Collector
+from jobs.errors import StorageUnavailableError
 from jobs.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -37,11 +38,11 @@ class Sweeper(threading.Thread):
         self._stopping = stopping
 
     def run(self) -> None:
-        """Sweep at once, then at every interval; the database being away is waited out."""
+        """Sweep at once, then at every interval; what is away is waited out."""
         while True:
             try:
                 self.sweep()
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, StorageUnavailableError) as error:
                 _log.warning("sweep_failed", error=str(error))
             if self._stopping.wait(self._seconds):
                 return

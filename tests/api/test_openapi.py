@@ -27,6 +27,8 @@ OPERATIONS = {
     ("get", "/v1/jobs/{job_id}/events/stream"): "stream_events",
     ("get", "/v1/jobs/{job_id}/artifacts"): "list_artifacts",
     ("get", "/v1/jobs/{job_id}/artifacts/{name}"): "download_artifact",
+    ("get", "/v1/jobs/{job_id}/artifacts/{name}/link"): "link_artifact",
+    ("get", "/v1/jobs/{job_id}/archive"): "download_archive",
     ("post", "/v1/jobs/{job_id}/pin"): "pin_job",
     ("post", "/v1/jobs/{job_id}/unpin"): "unpin_job",
     ("post", "/v1/gc"): "collect_garbage",

@@ -5,10 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
+from api.app import create_app
 from client import Client, Job, ServiceError, UnexpectedAnswerError, UnreachableServiceError
 from jobs.progress import Progress, Stage
+from jobs.settings import Settings
+from jobs.storage import artifact_store
 from tests.fake_worker import FakeWorker
+from tests.served import served
 
 
 def test_a_job_is_submitted_shown_and_cancelled(client: Client, body: dict[str, Any]) -> None:
@@ -136,3 +141,33 @@ def test_a_service_that_comes_back_is_waited_for(
     timer.start()
     assert client.wait(job.id).state == "failed"
     timer.join()
+
+
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_a_download_cut_at_two_fifths_goes_on_and_one_of_another_file_starts_anew(
+    place: str,
+    request: pytest.FixtureRequest,
+    settings: Settings,
+    engine: Engine,
+    body: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    if place == "s3":
+        url = request.getfixturevalue("s3_url")
+        settings = settings.model_copy(update={"artifacts_url": url})
+    worker = FakeWorker(engine, artifact_store(settings), tmp_path / "scratch")
+    weights = bytes(range(256)) * 20_000
+    cut = len(weights) * 2 // 5
+    with served(create_app(settings)) as url, Client(url) as client:
+        job = client.submit(body)
+        worker.succeed(worker.claim(), {"model.safetensors": weights})
+        for name, part in {"cut": weights[:cut], "other": b"!" * cut}.items():
+            received: list[int] = []
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "model.safetensors.part").write_bytes(part)
+            (path,) = client.download(
+                job.id, tmp_path / name, on_bytes=lambda _, count, seen=received: seen.append(count)
+            )
+            assert path.read_bytes() == weights
+            # What was there is not fetched again, unless it turns out to be something else.
+            assert min(received) > cut if name == "cut" else min(received) < cut

@@ -18,13 +18,14 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from jobs.artifacts import LocalArtifactStore, StoredFile
+from jobs.artifacts import StoredFile
 from jobs.attempts import AttemptStore, Claim
 from jobs.connections import connect
-from jobs.errors import DATABASE_UNREACHABLE, LeaseLostError
+from jobs.errors import DATABASE_UNREACHABLE, LeaseLostError, StorageUnavailableError
 from jobs.ledger import LedgerStore
 from jobs.patience import Patience
 from jobs.settings import Settings
+from jobs.storage import artifact_store
 from worker.outcome import Exit, Outcome, ResultFile, result_prefix
 from worker.parent import die_with
 from worker.pulse import Pulse
@@ -57,8 +58,11 @@ class Engine:
         self._patiently = Patience(settings.lease_seconds)
         self._store = LedgerStore(engine, claim.job_id, claim.fencing_token)
         self._attempts = AttemptStore(engine)
-        self._files = LocalArtifactStore(settings.artifacts_dir)
-        self._stop = StopRequest(Pulse(folder / PULSE))
+        pulse = Pulse(folder / PULSE)
+        self._files = artifact_store(
+            settings, patience_seconds=settings.artifacts_patience_seconds, on_piece=pulse.beat
+        )
+        self._stop = StopRequest(pulse)
 
     def run(self) -> Exit:
         """All that is missing, and the result."""
@@ -139,6 +143,8 @@ def main(folder: Path, parent: int) -> Exit:
         return Engine(claim, folder, Settings()).run()
     except (LeaseLostError, *DATABASE_UNREACHABLE):
         return Exit.LEASE_LOST
+    except StorageUnavailableError:
+        return Exit.STORAGE_UNAVAILABLE
     except Exception as error:
         if not no_room(error):
             raise

@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from jobs.artifacts import StoredFile, sound_pieces
 from jobs.attempts import Claim
 from jobs.crashes import Crash
 from jobs.records import Evaluation
@@ -22,7 +23,10 @@ LOSSES = {*map(str, Crash), "lease_expired", "device_failed"}
 LEADS_TO = {
     "submitted": JobState.QUEUED,
     "resumed": None,
-    **dict.fromkeys((*map(str, Crash), "released", "disk_full", "lease_expired"), JobState.QUEUED),
+    **dict.fromkeys(
+        (*map(str, Crash), "released", "disk_full", "storage_unavailable", "lease_expired"),
+        JobState.QUEUED,
+    ),
     **{str(state): state for state in JobState},
 }
 """Events that move a job, and where to; a resumed one is where it was wished."""
@@ -90,7 +94,8 @@ def _require_result(service: Service, job_id: UUID) -> None:
         for number in range(1, ROUNDS + 1)
         for trial in range(MASKS)
     ]
-    assert json.loads(service.files.path(artifact.key).read_text()) == expected
+    stored = StoredFile(artifact.key, artifact.size_bytes, artifact.sha256)
+    assert json.loads(b"".join(sound_pieces(service.files, stored))) == expected
     assert service.digests(job_id) == {"model": artifact.sha256}
 
 

@@ -68,7 +68,7 @@ def told(store: JobStore, job_id: UUID) -> list[str]:
 def stored(files: LocalArtifactStore, store: JobStore, job_id: UUID) -> bool:
     (artifact,) = store.artifacts(job_id)
     try:
-        return files.path(artifact.key).is_file()
+        return files.size(artifact.key) == artifact.size_bytes
     except FileNotFoundError:
         return False
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from jobs.artifacts import LocalArtifactStore
-from jobs.storage import StorageCheck
+from jobs.storage_check import StorageCheck
 
 
 def test_a_store_works_again_when_it_does(tmp_path: Path) -> None:

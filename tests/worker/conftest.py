@@ -17,11 +17,12 @@ import pytest
 from sqlalchemy import Engine, func, select, update
 from sqlalchemy.orm import Session
 
-from jobs.artifacts import LocalArtifactStore
+from jobs.artifacts import ArtifactStore
 from jobs.doorbell import Doorbell
 from jobs.records import Evaluation, Job, Round
 from jobs.request import JobRequest
 from jobs.settings import Settings
+from jobs.storage import artifact_store
 from jobs.store import JobStore
 from tests.tiny_models import tiny_model, tiny_text
 
@@ -35,7 +36,7 @@ class Service:
     settings: Settings
     engine: Engine
     store: JobStore
-    files: LocalArtifactStore
+    files: ArtifactStore
     doorbell: Doorbell
     log: Path
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -49,6 +50,7 @@ class Service:
             "BONSAI_DATABASE_URL": self.settings.database_url,
             "BONSAI_REDIS_URL": self.settings.redis_url,
             "BONSAI_DATA_DIR": str(self.settings.data_dir),
+            **self._place_of_files(),
             "BONSAI_DEVICE": "cpu",
             "BONSAI_LEASE_SECONDS": "4",
             "BONSAI_HEARTBEAT_SECONDS": "0.5",
@@ -68,6 +70,10 @@ class Service:
             )
         self.workers.append(worker)
         return worker
+
+    def _place_of_files(self) -> dict[str, str]:
+        url = self.settings.artifacts_url
+        return {"BONSAI_ARTIFACTS_URL": url} if url else {}
 
     def submit(self, request: JobRequest) -> UUID:
         job = self.store.submit(request)
@@ -115,7 +121,7 @@ class Service:
                 select(Round).where(Round.job_id == job_id).order_by(Round.number)
             )
             places = [getattr(found, name) for found in rounds]
-        return self.files.path([place for place in places if place][-1]["key"])
+        return self.settings.artifacts_dir / [place for place in places if place][-1]["key"]
 
     def event_types(self, job_id: UUID) -> list[str]:
         return [event.type for event in self.store.events(job_id, limit=1000).items]
@@ -151,7 +157,7 @@ def service(settings: Settings, engine: Engine, tmp_path: Path) -> Iterator[Serv
         settings,
         engine,
         JobStore(engine),
-        LocalArtifactStore(settings.artifacts_dir),
+        artifact_store(settings),
         Doorbell(settings),
         tmp_path / "workers.log",
     )

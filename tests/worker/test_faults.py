@@ -14,11 +14,11 @@ import pytest
 import redis
 
 from client.embedded.stack import EmbeddedStack
-from jobs.artifacts import LocalArtifactStore
 from jobs.connections import connect
 from jobs.doorbell import Doorbell
 from jobs.request import JobRequest
 from jobs.settings import Settings
+from jobs.storage import artifact_store
 from jobs.store import JobStore
 from migrations import upgrade
 from tests.worker.conftest import Service, children_of
@@ -85,7 +85,7 @@ def beside(postgres: EmbeddedStack, settings: Settings, service: Service) -> Ser
     """The service over that server; its workers end with those of the usual one."""
     changed = settings.model_copy(update={"database_url": postgres.database_url})
     engine = connect(changed, connections=2)
-    files, bell = LocalArtifactStore(changed.artifacts_dir), Doorbell(changed)
+    files, bell = artifact_store(changed), Doorbell(changed)
     return Service(changed, engine, JobStore(engine), files, bell, service.log, service.workers)
 
 

@@ -1,0 +1,109 @@
+"""Names that want out of their job, over a real socket, as they are written."""
+
+import http.client
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from sqlalchemy import Engine
+
+from jobs.request import JobRequest
+from jobs.settings import Settings
+from jobs.store import JobStore
+from tests.client.conftest import url
+from tests.fake_worker import FakeWorker
+
+__all__ = ["url"]
+
+OTHER_PATH = "not_found"
+"""The name has a slash when it is decoded, so the address is another one: and there is none."""
+
+UNKNOWN = "artifact_not_found"
+
+HOSTILE = {
+    "..": UNKNOWN,
+    "%2e%2e": UNKNOWN,
+    "..%2Freport.json": OTHER_PATH,
+    "..%2F..%2F..%2Fetc%2Fpasswd": OTHER_PATH,
+    "../../../../etc/passwd": OTHER_PATH,
+    "%2e%2e%2f": OTHER_PATH,
+    "%2Fetc%2Fpasswd": OTHER_PATH,
+    "/etc/passwd": OTHER_PATH,
+    "model%2F": OTHER_PATH,
+    "%252e%252e%252fetc": UNKNOWN,
+    "..%5C..%5Cetc": UNKNOWN,
+    "C:%5Cboot.ini": UNKNOWN,
+    "file:%5C%5Cetc": UNKNOWN,
+    "%00": UNKNOWN,
+    "model%00.json": UNKNOWN,
+    "%0d%0aX-Injected:%201": UNKNOWN,
+    "%EF%BC%8E%EF%BC%8E%EF%BC%8Fetc": UNKNOWN,
+    "m%D0%BEdel": UNKNOWN,
+    "%FF%FE": UNKNOWN,
+    "%C0%AE%C0%AE": UNKNOWN,
+    "a" * 5000: UNKNOWN,
+    "model.": UNKNOWN,
+    "MODEL": UNKNOWN,
+    "model%20": UNKNOWN,
+}
+
+
+@pytest.fixture(params=["folder", "s3"])
+def settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
+    if request.param == "folder":
+        return settings
+    return settings.model_copy(update={"artifacts_url": request.getfixturevalue("s3_url_through")})
+
+
+def ask(url: str, path: str) -> tuple[http.client.HTTPResponse, Any]:
+    """The answer to a path that nobody has tidied up."""
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port)
+    connection.putrequest("GET", path, skip_accept_encoding=True)
+    connection.endheaders()
+    response = connection.getresponse()
+    content = response.read()
+    connection.close()
+    return response, json.loads(content)
+
+
+def test_a_hostile_name_gets_its_problem_and_no_file_is_looked_for(
+    url: str,
+    engine: Engine,
+    body: dict[str, Any],
+    worker: FakeWorker,
+    settings: Settings,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = JobStore(engine).submit(JobRequest.model_validate(body))
+    worker.succeed(worker.claim(), {"model": b"weights", "report.json": b"{}"})
+    opened: list[Path] = []
+    if settings.artifacts_url:
+        asked = request.getfixturevalue("gateway").asked
+    else:
+        asked = opened
+        real = Path.is_file
+
+        def watched(path: Path) -> bool:
+            opened.append(path)
+            return real(path)
+
+        monkeypatch.setattr(Path, "is_file", watched)
+    before = len(asked)
+    for name, code in HOSTILE.items():
+        for rest in ("", "/link"):
+            response, problem = ask(url, f"/v1/jobs/{job.id}/artifacts/{name}{rest}")
+            assert (response.status, problem["code"]) == (404, code), name
+            assert response.getheader("X-Injected") is None
+    assert len(asked) == before
+    # The watch does see what is looked for.
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port)
+    connection.request("GET", f"/v1/jobs/{job.id}/artifacts/model")
+    assert connection.getresponse().read() == b"weights"
+    connection.close()
+    assert len(asked) > before
