@@ -758,4 +758,4 @@ def webhook_path(webhook_id: UUID) -> str:
 
 def artifact_path(job_id: UUID, name: str) -> str:
     """The path of a published file."""
-    return f"{job_path(job_id)}/artifacts/{quote(name, safe='')}"
+    return f"{job_path(job_id)}/artifacts/{quote(name)}"

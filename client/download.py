@@ -34,7 +34,8 @@ class Download:
         on_bytes: Callable[[Artifact, int], None] | None = None,
     ) -> None:
         # The Windows reading of a name knows every way to leave a folder.
-        if PureWindowsPath(artifact.name).name != artifact.name or artifact.name in {"", ".."}:
+        steps = artifact.name.split("/")
+        if any(PureWindowsPath(step).name != step or step in {"", ".."} for step in steps):
             raise ClientError(f"the service offers a file named {artifact.name!r}: not a file name")
         self._http = http
         self._path = path
@@ -45,6 +46,7 @@ class Download:
 
     def run(self) -> Path:
         """Fetch what is missing; the path of the whole file."""
+        self._target.parent.mkdir(parents=True, exist_ok=True)
         if self._is_whole(self._target):
             self._tell(self._artifact.size_bytes)
             return self._target

@@ -351,7 +351,7 @@ class Client:
         folder.mkdir(parents=True, exist_ok=True)
         paths = []
         for artifact in self.artifacts(job_id):
-            path = f"{_job(job_id)}/artifacts/{quote(artifact.name, safe='')}"
+            path = f"{_job(job_id)}/artifacts/{quote(artifact.name)}"
             download = Download(self._http, path, artifact, folder, on_bytes)
             paths.append(download.run())
         return paths

@@ -9,6 +9,7 @@ import mimetypes
 import os
 import signal
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -100,7 +101,8 @@ def _prune(
             # Goes with the attempt's folder, also after a kill.
             scratch=folder,
         )
-        outcome = Outcome(result=_summary(result), files=_store(result.folder, files, claim))
+        stored = _store(folder / "result", files, claim)
+        outcome = Outcome(result=_summary(result), files=stored)
     except UnavailableDeviceError:
         raise  # a crash, which makes the supervisor ask the device: the job is not at fault
     except PruneError as error:
@@ -140,17 +142,24 @@ def _weights(settings: Settings) -> int | None:
 
 def _store(folder: Path, files: ArtifactStore, claim: Claim) -> list[ResultFile]:
     """Copy the result into the attempt's own prefix; nothing is visible before it is published."""
+    names = {path: path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*"))}
     return [
         ResultFile(
-            name=path.name,
-            stored=files.put(f"{result_prefix(claim)}/{path.name}", path),
-            content_type=mimetypes.guess_type(path.name)[0] or "application/octet-stream",
+            name=name,
+            stored=files.put(f"{result_prefix(claim)}/{name}", path),
+            content_type=mimetypes.guess_type(name)[0] or "application/octet-stream",
         )
-        for path in sorted(folder.iterdir())
+        for path, name in names.items()
+        if path.is_file()
     ]
 
 
 def _summary(result: PruneResult) -> dict[str, object]:
+    """What came of it; of several results, the smallest model, and each by its folder."""
+    if result.on_the_way:
+        last = replace(result, on_the_way=())
+        sizes = {one.folder.name: _summary(one) for one in (*result.on_the_way, last)}
+        return {**_summary(last), "sizes": sizes}
     return {
         "sparsity": result.sparsity,
         "parameters_before": result.parameters_before,

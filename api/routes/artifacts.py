@@ -3,6 +3,7 @@
 import base64
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import PurePosixPath
 from typing import Annotated
 from uuid import UUID
 
@@ -21,7 +22,9 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/artifacts", tags=["artifacts"])
 LONGEST_LINK_SECONDS = 7 * 24 * 3600
 """As S3 has it."""
 
-Name = Annotated[str, Path(description="Name of the file, as listed.")]
+Name = Annotated[
+    str, Path(description="Name of the file, as listed; it may hold the name of a folder.")
+]
 
 _RESPONSES = ranged(
     "The file.",
@@ -37,33 +40,8 @@ def list_artifacts(job_id: UUID, store: Store) -> ArtifactPage:
     return ArtifactPage.of(job_id, store.artifacts(job_id))
 
 
-@router.head("/{name}", response_class=Response, include_in_schema=False)
 @router.get(
-    "/{name}", operation_id="download_artifact", response_class=Response, responses=_RESPONSES
-)
-def download(
-    request: Request, job_id: UUID, name: Name, store: Store, artifacts: Artifacts
-) -> Response:
-    """One file. To go on with a download, send `Range: bytes=N-` with `If-Range` and the ETag.
-
-    The ETag is the file's SHA-256.
-    """
-    artifact = store.artifact(job_id, name)
-    require_stored(artifact, artifacts, store)
-    digest = base64.b64encode(bytes.fromhex(artifact.sha256)).decode()
-    content = Content(
-        size_bytes=artifact.size_bytes,
-        tag=artifact.sha256,
-        file_name=artifact.name,
-        media_type=artifact.content_type,
-        pieces=partial(artifacts.read, artifact.key),
-        headers={"Repr-Digest": f"sha-256=:{digest}:"},
-    )
-    return answer(request, content)
-
-
-@router.get(
-    "/{name}/link", operation_id="link_artifact", responses=problems(404, 409, 410, 422, 503)
+    "/{name:path}/link", operation_id="link_artifact", responses=problems(404, 409, 410, 422, 503)
 )
 def link(
     job_id: UUID,
@@ -92,3 +70,28 @@ def link(
     return ArtifactLink(
         url=url, expires_at=expires_at, size_bytes=artifact.size_bytes, sha256=artifact.sha256
     )
+
+
+@router.head("/{name:path}", response_class=Response, include_in_schema=False)
+@router.get(
+    "/{name:path}", operation_id="download_artifact", response_class=Response, responses=_RESPONSES
+)
+def download(
+    request: Request, job_id: UUID, name: Name, store: Store, artifacts: Artifacts
+) -> Response:
+    """One file. To go on with a download, send `Range: bytes=N-` with `If-Range` and the ETag.
+
+    The ETag is the file's SHA-256.
+    """
+    artifact = store.artifact(job_id, name)
+    require_stored(artifact, artifacts, store)
+    digest = base64.b64encode(bytes.fromhex(artifact.sha256)).decode()
+    content = Content(
+        size_bytes=artifact.size_bytes,
+        tag=artifact.sha256,
+        file_name=PurePosixPath(artifact.name).name,
+        media_type=artifact.content_type,
+        pieces=partial(artifacts.read, artifact.key),
+        headers={"Repr-Digest": f"sha-256=:{digest}:"},
+    )
+    return answer(request, content)

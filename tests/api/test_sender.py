@@ -251,6 +251,7 @@ def test_a_slow_receiver_has_failed(
         (503, "soon", NO_DELAY),
         (500, "3600", NO_DELAY),
     ],
+    ids=["seconds", "date", "too long", "no number", "not asked for"],
 )
 def test_a_receiver_that_asks_for_time_gets_it(
     webhooks: WebhookStore,

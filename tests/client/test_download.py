@@ -136,7 +136,16 @@ def test_a_connection_that_brings_nothing_is_given_up(
         Download(http, "/file", ARTIFACT, tmp_path).run()
 
 
-@pytest.mark.parametrize("name", ["../up", "/etc/x", "a/b", "..", "", ".", "c:\\x", "a\\b", "c:x"])
+def test_a_name_may_hold_a_folder(http: httpx.Client, behaviour: Behaviour, tmp_path: Path) -> None:
+    artifact = ARTIFACT.model_copy(update={"name": "sparsity-0.2/model.safetensors"})
+    found = Download(http, "/file", artifact, tmp_path).run()
+    assert found == tmp_path / "sparsity-0.2" / "model.safetensors"
+    assert found.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "name", ["../up", "a/../b", "/etc/x", "a/", "..", "", ".", "c:\\x", "a\\b", "a/c:x"]
+)
 def test_a_name_that_leaves_the_folder_is_refused(
     http: httpx.Client, tmp_path: Path, name: str
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from jobs.devices import DeviceNeeds
-from jobs.request import JobRequest
+from jobs.request import JobRequest, Target
 from jobs.schedule import Schedule, WaitingReason
 from jobs.states import JobState, Wish
 from tests.worker.conftest import Service, children_of
@@ -59,6 +59,24 @@ def test_the_default_preset_shows_its_plans_as_progress(
     rounds = [event.data for event in events if event.type == "round_finished"]
     assert [data["round"] for data in rounds] == [1, 2, 3, 4, 5]
     assert all(data["sparsity"] >= 0.3 for data in rounds)
+
+
+def test_a_target_with_stops_publishes_a_model_for_each(
+    service: Service, request_for: Callable[..., JobRequest]
+) -> None:
+    service.start_worker()
+    target = Target(sparsity=0.3, stops=(0.1, 0.2))
+    request = request_for(preset="statistics").model_copy(update={"target": target})
+    job = service.wait_final(service.submit(request))
+    assert job.state == JobState.SUCCEEDED, job.error
+    assert job.result is not None
+    folders = [f"sparsity-{sparsity}" for sparsity in (0.1, 0.2, 0.3)]
+    assert list(job.result["sizes"]) == folders
+    assert job.result["parameters"] == job.result["sizes"]["sparsity-0.3"]["parameters"]
+    names = {artifact.name for artifact in service.store.artifacts(job.id)}
+    assert {f"{folder}/model.safetensors" for folder in folders} <= names
+    assert all(name.partition("/")[0] in folders for name in names)
+    assert (job.progress["round"], job.progress["rounds"]) == (3, 3)
 
 
 def test_what_the_core_refuses_becomes_the_jobs_error(
