@@ -4,6 +4,7 @@ from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from api.problems import (
@@ -19,9 +20,7 @@ from api.problems import (
 )
 from api.request_log import request_id_of
 from api.validation import describe_invalid, describe_prune_error, field_at_fault
-from jobs.batch import BatchRequest
 from jobs.errors import JobError, PruneError
-from jobs.request import JobRequest
 
 _BY_STATUS = {kind.status: kind for kind in (MALFORMED_REQUEST, NOT_FOUND, METHOD_NOT_ALLOWED)}
 
@@ -68,9 +67,15 @@ async def _own(request: Request, error: Exception) -> ProblemResponse:
 
 async def _invalid(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
-    body = BatchRequest if request.url.path.startswith("/v1/batches") else JobRequest
-    kind, detail, errors = describe_invalid(error, body)
+    kind, detail, errors = describe_invalid(error, _body_of(request))
     return ProblemResponse(kind, detail, errors=errors, request_id=request_id_of(request.scope))
+
+
+def _body_of(request: Request) -> type[BaseModel]:
+    """What the route takes as its body; any model where it takes none."""
+    field = getattr(request.scope.get("route"), "body_field", None)
+    kind = field and field.field_info.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else BaseModel
 
 
 async def _framework(request: Request, error: Exception) -> ProblemResponse:

@@ -23,7 +23,7 @@ from client.errors import (
     UnexpectedAnswerError,
     UnreachableServiceError,
 )
-from client.responses import Artifact, Event, Job, Problem, Progress
+from client.responses import Artifact, Event, Job, Key, NewKey, Problem, Progress
 from client.service import Client
 
 __all__ = [
@@ -33,6 +33,8 @@ __all__ = [
     "CorruptedDownloadError",
     "Event",
     "Job",
+    "Key",
+    "NewKey",
     "Problem",
     "Progress",
     "ServiceError",

@@ -7,7 +7,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from client.responses import Attempt, Batch, Expiries, Job, Worker
+from client.responses import Attempt, Batch, Expiries, Job, Key, Worker
 
 SHORT_ID = 8
 """Characters of an id in a list: enough to name a job among very many."""
@@ -116,6 +116,24 @@ def expiries_table(expiries: Expiries) -> Table:
             expiry.why,
             "now" if expiry.is_due else _moment(expiry.due_at) or "announced now",
             f"{expiry.size_bytes / 1e6:.1f}",
+        )
+    return table
+
+
+def keys_table(keys: Iterable[Key]) -> Table:
+    """One line for each API key."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("ID", "NAME", "OWNER", "ROLE", "STATE", "EXPIRES", "LAST USED"):
+        table.add_column(heading, overflow="fold")
+    for key in keys:
+        table.add_row(
+            key.id,
+            key.name,
+            key.owner,
+            key.role,
+            "live" if key.live else "revoked" if key.revoked_at else "expired",
+            _moment(key.expires_at) or "never",
+            _moment(key.last_used_at) or "never",
         )
     return table
 

@@ -35,7 +35,16 @@ def job_place(cursor: str) -> tuple[datetime, UUID]:
 
 def event_place(cursor: str) -> int:
     """The last event seen; InvalidCursorError if the cursor is none of theirs."""
+    return _number(cursor, below=2**31)
+
+
+def audit_place(cursor: str) -> int:
+    """The last audit event seen; InvalidCursorError if the cursor is none of theirs."""
+    return _number(cursor, below=2**63)
+
+
+def _number(cursor: str, *, below: int) -> int:
     place = _place(cursor)
-    if len(place) != 1 or not isinstance(place[0], int) or not 0 <= place[0] < 2**31:
+    if len(place) != 1 or not isinstance(place[0], int) or not 0 <= place[0] < below:
         raise InvalidCursorError(cursor)
     return place[0]

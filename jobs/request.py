@@ -18,7 +18,10 @@ from bonsai_core.footprint import footprint
 from bonsai_core.recipes.names import require_known
 from bonsai_core.utilities.remote import require_remote
 from jobs.devices import DeviceNeeds
+from jobs.errors import WrongOwnerError
+from jobs.roles import Caller
 from jobs.schedule import Schedule
+from jobs.sources import Sources
 
 Label = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9._/-]+$")]
 Owner = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9._-]+$")]
@@ -35,7 +38,8 @@ class JobRequest(PruneRequest):
     """Free key-value pairs to find jobs by."""
 
     owner: Owner = "default"
-    """Whom the job counts for: between owners the devices are shared out fairly."""
+    """Whom the job counts for: between owners the devices are shared out fairly. Left out, the
+    owner of the key that it is submitted with; viewers and submitters may name no other."""
 
     schedule: Schedule = Schedule()
     """When the job may run, and before which others."""
@@ -44,8 +48,9 @@ class JobRequest(PruneRequest):
     """What it needs of the device that it runs on."""
 
 
-def check_inputs(request: JobRequest) -> JobRequest:
-    """Check what can be checked before any work starts: names, files, architecture, the target.
+def check_inputs(request: JobRequest, sources: Sources) -> JobRequest:
+    """Check what can be checked before any work starts: names, where the inputs come from, files,
+    architecture, the target.
 
     Hub ids are checked by the worker, which is the process that may reach the hub.
 
@@ -56,6 +61,8 @@ def check_inputs(request: JobRequest) -> JobRequest:
         PruneError: the subclass says what is wrong, with field, value and cure.
     """
     require_known(request.pruning.recipe)
+    # Before any file is looked at: what is there outside is not told.
+    sources.require_allowed(request)
     require_remote(request.pruning.utilities)
     needs = request.device
     if request.model.is_folder:
@@ -69,6 +76,21 @@ def check_inputs(request: JobRequest) -> JobRequest:
     if request.calibration.is_file:
         _check_text(request.calibration)
     return request.model_copy(update={"device": needs})
+
+
+def owned(request: JobRequest, caller: Caller | None, field: str = "owner") -> JobRequest:
+    """The request with its caller's owner where it names none; `field` is where it may name one.
+
+    Raises:
+        WrongOwnerError: it names one that the caller may not submit for.
+    """
+    if caller is None:
+        return request
+    if "owner" not in request.model_fields_set:
+        return request.model_copy(update={"owner": caller.owner})
+    if not caller.sees(request.owner):
+        raise WrongOwnerError(request.owner, caller.owner, field)
+    return request
 
 
 def _estimated(request: JobRequest, config: dict[str, Any]) -> DeviceNeeds:

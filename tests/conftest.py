@@ -48,7 +48,9 @@ def engine(settings: Settings) -> Iterator[Engine]:
     """Connections to a database without jobs."""
     engine = connect(settings, connections=5)
     with engine.begin() as connection:
-        connection.execute(text("TRUNCATE jobs, workers, idempotency_keys CASCADE"))
+        connection.execute(
+            text("TRUNCATE jobs, workers, idempotency_keys, keys, audit_events CASCADE")
+        )
     yield engine
     engine.dispose()
 

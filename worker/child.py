@@ -27,6 +27,7 @@ from jobs.ledger import LedgerStore
 from jobs.logs import configure_logs
 from jobs.patience import Patience
 from jobs.settings import Settings
+from jobs.sources import Sources
 from worker.ledger import PostgresLedger
 from worker.outcome import Exit, Outcome, ResultFile, result_prefix
 from worker.parent import die_with
@@ -61,6 +62,8 @@ def main(folder: Path, parent: int) -> Exit:
     files = LocalArtifactStore(settings.artifacts_dir)
     store = LedgerStore(engine, claim.job_id, claim.fencing_token)
     try:
+        # Checked when it was submitted, but a link may have changed since.
+        Sources.of(settings).require_allowed(claim.request)
         result = prune(
             PruneRequest.model_validate(claim.request.model_dump(include=_CORE_FIELDS)),
             folder / "result",

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path
 from fastapi.responses import FileResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from api.access import Viewer
 from api.dependencies import Artifacts, Store
 from api.openapi import Responses, problems
 from api.problems import (
@@ -64,7 +65,7 @@ class ArtifactResponse(FileResponse):
 
 
 @router.get("", operation_id="list_artifacts", responses=problems(404, 422, 503))
-def list_artifacts(job_id: UUID, store: Store) -> ArtifactPage:
+def list_artifacts(job_id: UUID, store: Store, _: Viewer) -> ArtifactPage:
     """The published files of a job; none before it has succeeded. Sizes are in bytes."""
     return ArtifactPage.of(store.artifacts(job_id))
 
@@ -81,6 +82,7 @@ def download(
     name: Annotated[str, Path(description="Name of the file, as listed.")],
     store: Store,
     artifacts: Artifacts,
+    _: Viewer,
 ) -> ArtifactResponse:
     """One file. To go on with a download, send `Range: bytes=N-` with `If-Range` and the ETag."""
     artifact = store.artifact(job_id, name)

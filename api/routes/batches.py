@@ -6,7 +6,8 @@ from uuid import UUID
 from fastapi import APIRouter, BackgroundTasks, Body, Response
 from fastapi.openapi.models import Example
 
-from api.dependencies import Bell, Store
+from api.access import Submitter, Viewer
+from api.dependencies import AllowedSources, Bell, Store
 from api.idempotency import REPLAYED, IdempotencyKey
 from api.openapi import problems
 from api.routes.jobs import EXAMPLE, SUBMITTED
@@ -16,6 +17,7 @@ from jobs.batch import BatchRequest
 from jobs.errors import PruneError
 from jobs.idempotency import submission_key
 from jobs.request import check_inputs
+from jobs.sources import Sources
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
@@ -39,13 +41,15 @@ def submit(
     afterwards: BackgroundTasks,
     store: Store,
     doorbell: Bell,
+    sources: AllowedSources,
+    _: Submitter,
     key: IdempotencyKey = None,
 ) -> Batch:
     """Queue many jobs, all of them or none: a list, or a template over models and sparsities. Each
     is checked as one of its own."""
     require_storable(request)
     submission = submission_key(key, request)
-    checked = request if store.has_submitted(submission) else _checked(request)
+    checked = request if store.has_submitted(submission) else _checked(request, sources)
     made, replayed = store.submit_batch_once(checked, submission)
     if replayed:
         response.headers[REPLAYED] = "true"
@@ -56,29 +60,28 @@ def submit(
     return Batch.of(row, queued)
 
 
-def _checked(batch: BatchRequest) -> BatchRequest:
+def _checked(batch: BatchRequest, sources: Sources) -> BatchRequest:
     """As for one job; what is wrong is named by its place in the batch."""
     checked = []
     for number, job in enumerate(batch.requests()):
-        at = batch.pointer_to(number)
         try:
-            checked.append(check_inputs(job))
+            checked.append(check_inputs(job, sources))
         except PruneError as error:
-            error.field = f"{at[1:].replace('/', '.')}.{error.field}"
+            error.field = batch.field_of(number, error.field)
             raise
         except OSError as error:
-            raise unreadable(job, error, at=at) from error
+            raise unreadable(job, error, at=batch.pointer_to(number)) from error
     return BatchRequest(name=batch.name, jobs=tuple(checked))
 
 
 @router.get("/{batch_id}", operation_id="show_batch", responses=problems(404, 422, 503))
-def show(batch_id: UUID, store: Store) -> Batch:
+def show(batch_id: UUID, store: Store, _: Viewer) -> Batch:
     """How the jobs of a batch fare: counts by state, and each job with its error or result."""
     return Batch.of(*store.batch(batch_id))
 
 
 @router.post("/{batch_id}/cancel", operation_id="cancel_batch", responses=problems(404, 422, 503))
-def cancel(batch_id: UUID, store: Store) -> Batch:
+def cancel(batch_id: UUID, store: Store, _: Submitter) -> Batch:
     """Cancel every job of a batch that has not ended; the others stay as they are. Doing it twice
     changes nothing."""
     store.cancel_batch(batch_id)

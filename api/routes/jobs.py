@@ -6,7 +6,8 @@ from uuid import UUID
 from fastapi import APIRouter, BackgroundTasks, Body, Query, Response
 from fastapi.openapi.models import Example
 
-from api.dependencies import Bell, Store
+from api.access import Submitter, Viewer
+from api.dependencies import AllowedSources, Bell, Store
 from api.idempotency import REPLAYED, REPLAYED_HEADER, IdempotencyKey
 from api.openapi import problems
 from api.schemas import Attempt, AttemptPage, Event, EventPage, Job, JobPage, job_path
@@ -14,6 +15,7 @@ from api.validation import require_storable, unreadable
 from jobs import records
 from jobs.idempotency import submission_key
 from jobs.request import JobRequest, check_inputs
+from jobs.sources import Sources
 from jobs.states import JobState, Wish
 from jobs.store import JobStore
 
@@ -98,6 +100,8 @@ def submit(
     afterwards: BackgroundTasks,
     store: Store,
     doorbell: Bell,
+    sources: AllowedSources,
+    _: Submitter,
     key: IdempotencyKey = None,
 ) -> Job:
     """Queue a pruning job, after checking its files, its architecture and that its target is
@@ -105,7 +109,7 @@ def submit(
     require_storable(request)
     submission = submission_key(key, request)
     # Files may have gone since; that is no reason to deny what was queued.
-    checked = request if store.has_submitted(submission) else _checked(request)
+    checked = request if store.has_submitted(submission) else _checked(request, sources)
     job, replayed = store.submit_once(checked, submission)
     if replayed:
         response.headers[REPLAYED] = "true"
@@ -115,9 +119,9 @@ def submit(
     return shown(job, store)
 
 
-def _checked(request: JobRequest) -> JobRequest:
+def _checked(request: JobRequest, sources: Sources) -> JobRequest:
     try:
-        return check_inputs(request)
+        return check_inputs(request, sources)
     except OSError as error:
         raise unreadable(request, error) from error
 
@@ -125,6 +129,7 @@ def _checked(request: JobRequest) -> JobRequest:
 @router.get("", operation_id="list_jobs", responses=problems(422, 503))
 def list_jobs(
     store: Store,
+    _: Viewer,
     limit: Limit = 50,
     cursor: Cursor = None,
     state: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
@@ -135,20 +140,22 @@ def list_jobs(
 
 
 @router.get("/{job_id}", operation_id="show_job", responses=problems(404, 422, 503))
-def show(job_id: UUID, store: Store) -> Job:
+def show(job_id: UUID, store: Store, _: Viewer) -> Job:
     """One job: what was asked, how far it is, what came of it."""
     return shown(store.show(job_id), store)
 
 
 @router.post("/{job_id}/pause", operation_id="pause_job", responses=problems(404, 409, 422, 503))
-def pause(job_id: UUID, store: Store) -> Job:
+def pause(job_id: UUID, store: Store, _: Submitter) -> Job:
     """Pause a job: a queued one at once, a running one after the forward pass in flight, which
     frees its device. All that was evaluated is kept. Doing it twice changes nothing."""
     return shown(store.ask(job_id, Wish.PAUSE), store)
 
 
 @router.post("/{job_id}/resume", operation_id="resume_job", responses=problems(404, 409, 422, 503))
-def resume(job_id: UUID, store: Store, afterwards: BackgroundTasks, doorbell: Bell) -> Job:
+def resume(
+    job_id: UUID, store: Store, afterwards: BackgroundTasks, doorbell: Bell, _: Submitter
+) -> Job:
     """Let a paused job go on, from what it has evaluated. Doing it twice changes nothing."""
     job = store.ask(job_id, Wish.RESUME)
     afterwards.add_task(doorbell.ring, job.id)
@@ -156,7 +163,7 @@ def resume(job_id: UUID, store: Store, afterwards: BackgroundTasks, doorbell: Be
 
 
 @router.post("/{job_id}/cancel", operation_id="cancel_job", responses=problems(404, 409, 422, 503))
-def cancel(job_id: UUID, store: Store) -> Job:
+def cancel(job_id: UUID, store: Store, _: Submitter) -> Job:
     """Cancel a job: a queued or paused one at once, a running one after the forward pass in flight.
     Doing it twice changes nothing; a job that has succeeded or failed cannot be cancelled."""
     return shown(store.ask(job_id, Wish.CANCEL), store)
@@ -169,7 +176,12 @@ def cancel(job_id: UUID, store: Store) -> Job:
     responses={201: CREATED, **problems(404, 409, 422, 503)},
 )
 def retry(
-    job_id: UUID, response: Response, store: Store, afterwards: BackgroundTasks, doorbell: Bell
+    job_id: UUID,
+    response: Response,
+    store: Store,
+    afterwards: BackgroundTasks,
+    doorbell: Bell,
+    _: Submitter,
 ) -> Job:
     """Queue a new job that goes on from what a failed or cancelled one has evaluated; it starts
     anew if the inputs have changed since. Doing it twice gives the same job."""
@@ -185,13 +197,15 @@ def shown(job: records.Job, store: JobStore) -> Job:
 
 
 @router.get("/{job_id}/attempts", operation_id="list_attempts", responses=problems(404, 422, 503))
-def attempts(job_id: UUID, store: Store) -> AttemptPage:
+def attempts(job_id: UUID, store: Store, _: Viewer) -> AttemptPage:
     """Which workers have held a job, how far each came and why it let go, the first one first."""
     return AttemptPage(items=[Attempt.of(account) for account in store.attempts(job_id)])
 
 
 @router.get("/{job_id}/events", operation_id="list_events", responses=problems(404, 422, 503))
-def events(job_id: UUID, store: Store, limit: Limit = 50, cursor: Cursor = None) -> EventPage:
+def events(
+    job_id: UUID, store: Store, _: Viewer, limit: Limit = 50, cursor: Cursor = None
+) -> EventPage:
     """What has happened to a job, oldest first."""
     page = store.events(job_id, limit=limit, cursor=cursor)
     return EventPage(
