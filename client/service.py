@@ -240,9 +240,8 @@ class Client:
             try:
                 job = self.job(job_id)
             except (UnreachableServiceError, ServiceError) as error:
-                away = _seconds_until_again(error) is not None or (
-                    isinstance(error, ServiceError) and error.problem.status >= 500
-                )
+                status = error.problem.status if isinstance(error, ServiceError) else None
+                away = status is None or status in _PASSING or status >= 500
                 if not away or time.monotonic() - seen > patience_seconds:
                     raise
             else:

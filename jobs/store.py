@@ -115,10 +115,7 @@ class JobStore(OnBehalf):
         """
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
             new_id = uuid4()
-            requests = [
-                owned(request, self._caller, batch.field_of(number, "owner"))
-                for number, request in enumerate(batch.requests())
-            ]
+            requests = [owned(request, self._caller) for request in batch.requests()]
             made_id = take(session, self._keys_of, key, new_id)
             if made_id != new_id:
                 return self._existing_batch(session, made_id), True

@@ -16,7 +16,8 @@ from api.validation import require_storable, unreadable
 from jobs.batch import BatchRequest
 from jobs.errors import PruneError
 from jobs.idempotency import submission_key
-from jobs.request import check_inputs
+from jobs.request import check_inputs, owned
+from jobs.roles import Caller
 from jobs.sources import Sources
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
@@ -42,14 +43,14 @@ def submit(
     store: Store,
     doorbell: Bell,
     sources: AllowedSources,
-    _: Submitter,
+    caller: Submitter,
     key: IdempotencyKey = None,
 ) -> Batch:
     """Queue many jobs, all of them or none: a list, or a template over models and sparsities. Each
     is checked as one of its own."""
     require_storable(request)
     submission = submission_key(key, request)
-    checked = request if store.has_submitted(submission) else _checked(request, sources)
+    checked = request if store.has_submitted(submission) else _checked(request, sources, caller)
     made, replayed = store.submit_batch_once(checked, submission)
     if replayed:
         response.headers[REPLAYED] = "true"
@@ -60,12 +61,14 @@ def submit(
     return Batch.of(row, queued)
 
 
-def _checked(batch: BatchRequest, sources: Sources) -> BatchRequest:
+def _checked(batch: BatchRequest, sources: Sources, caller: Caller) -> BatchRequest:
     """As for one job; what is wrong is named by its place in the batch."""
     checked = []
     for number, job in enumerate(batch.requests()):
         try:
-            checked.append(check_inputs(job, sources))
+            # As in the store, which no longer knows where the request has said it.
+            named = owned(job, caller, batch.field_of(number, "owner"))
+            checked.append(check_inputs(named, sources))
         except PruneError as error:
             error.field = batch.field_of(number, error.field)
             raise

@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import uvicorn
@@ -16,9 +17,9 @@ from client.cli import app
 from jobs.settings import Settings
 
 
-@pytest.fixture
-def url(settings: Settings, engine: Engine) -> Iterator[str]:
-    """The address of the service, served in a thread."""
+@contextmanager
+def served(settings: Settings) -> Iterator[str]:
+    """The address of a service, served in a thread."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(create_app(settings), log_config=None, access_log=False)
     server = uvicorn.Server(config)
@@ -30,6 +31,13 @@ def url(settings: Settings, engine: Engine) -> Iterator[str]:
     server.should_exit = True
     thread.join(10)
     listener.close()
+
+
+@pytest.fixture
+def url(settings: Settings, engine: Engine) -> Iterator[str]:
+    """The address of the service."""
+    with served(settings) as url:
+        yield url
 
 
 @pytest.fixture

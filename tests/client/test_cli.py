@@ -22,7 +22,7 @@ from tests.fake_worker import FakeWorker
 Bonsai = Callable[..., Result]
 COMMANDS = [
     *("up", "submit", "list", "show", "watch", "pause", "resume", "cancel", "retry", "attempts"),
-    *("batch", "download", "prune", "evaluate"),
+    *("batch", "download", "prune", "evaluate", "keys", "whoami"),
 ]
 
 

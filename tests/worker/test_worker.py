@@ -53,6 +53,25 @@ def test_the_default_preset_shows_its_plans_as_progress(
     assert all(data["sparsity"] >= 0.3 for data in rounds)
 
 
+def test_a_source_that_has_come_to_lead_outside_is_not_read(
+    service: Service,
+    request_for: Callable[..., JobRequest],
+    inputs: tuple[Path, Path],
+    tmp_path: Path,
+) -> None:
+    """It was inside when the job was submitted; then its folder became a link."""
+    allowed = tmp_path / "allowed"
+    allowed.mkdir()
+    (allowed / "model").symlink_to(inputs[0])
+    folders = f"{allowed},{inputs[1].parent / 'text.txt'}"
+    service.start_worker(source_folders=folders)
+    job = service.wait_final(service.submit(request_for(source=str(allowed / "model"))))
+    assert job.state == JobState.FAILED
+    assert job.error is not None
+    assert (job.error["code"], job.error["field"]) == ("source_not_allowed", "model.source")
+    assert service.evaluated(job.id) == 0
+
+
 def test_what_the_core_refuses_becomes_the_jobs_error(
     service: Service, request_for: Callable[..., JobRequest], tmp_path: Path
 ) -> None:
