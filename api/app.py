@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from starlette.middleware import Middleware
 from starlette.types import Lifespan
 
+from api.authentication import Authentication
 from api.dependencies import Services
 from api.handlers import install_handlers
 from api.loopback import LoopbackOnly
@@ -20,27 +21,33 @@ from api.request_log import RequestLog
 from api.routes import (
     archive,
     artifacts,
+    audit,
     batches,
     events,
     health,
     jobs,
+    keys,
     logs,
     metrics,
     retention,
     webhooks,
     workers,
 )
+from api.safety import require_keys, require_sources
 from api.sender import Sender
 from api.stopping import when_told_to_stop
 from api.watch import Watcher
+from jobs.audit import AuditStore
 from jobs.collector import Collector
 from jobs.connections import connect
 from jobs.deliveries import DeliveryQueue
 from jobs.doorbell import Doorbell
 from jobs.figures import FigureStore
+from jobs.keys import KeyStore
 from jobs.log_lines import LogStore
 from jobs.logs import configure_logs
 from jobs.settings import Settings
+from jobs.sources import Sources
 from jobs.storage import artifact_store
 from jobs.storage_check import StorageCheck
 from jobs.store import JobStore
@@ -58,7 +65,7 @@ Times are in UTC (RFC 3339), sizes in bytes, durations in seconds. Errors are pr
 
 _ROUTES = (
     *(jobs, events, logs, batches, artifacts, archive, retention),
-    *(webhooks, workers, health, metrics),
+    *(webhooks, workers, keys, audit, health, metrics),
 )
 
 
@@ -67,8 +74,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     Connections are opened when it starts and closed when it ends. Neither the database nor the
     broker needs to be there at the start.
+
+    Raises:
+        UnsafeSettingsError: other machines would be served without what keeps them in bounds; for
+            want of a key, it is raised at the start.
     """
     settings = settings or Settings()
+    require_sources(settings)
     # Here and not in the lifespan: what is bound here is inherited by the tasks of requests.
     configure_logs(settings, "api")
     measured, traces = Metrics(_version()), traces_of("api")
@@ -79,13 +91,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=_DESCRIPTION,
         version=_version(),
         lifespan=_lifespan(settings, measured, traces),
-        middleware=[Middleware(RequestLog, durations=measured.durations, traces=traces), *guards],
+        middleware=[
+            Middleware(RequestLog, durations=measured.durations, traces=traces),
+            *guards,
+            Middleware(Authentication, settings),
+        ],
         redirect_slashes=False,
         separate_input_output_schemas=False,
     )
     install_handlers(app)
     for module in _ROUTES:
         app.include_router(module.router)
+    app.include_router(keys.me_router)
     return app
 
 
@@ -95,6 +112,7 @@ def _lifespan(settings: Settings, measured: Metrics, traces: Traces) -> Lifespan
         del app
         engine = connect(settings)
         services = _services(settings, engine, measured)
+        require_keys(settings, services.keys)
         keep = timedelta(days=settings.keep_deliveries_days)
         sender = Sender(DeliveryQueue(engine), services.outbound, keep)
         watcher = services.watcher
@@ -113,6 +131,7 @@ def _lifespan(settings: Settings, measured: Metrics, traces: Traces) -> Lifespan
 def _services(settings: Settings, engine: Engine, measured: Metrics) -> Services:
     artifacts = artifact_store(settings)
     store = JobStore(engine, settings.fairness)
+    secret = settings.admin_key
     return Services(
         store=store,
         artifacts=artifacts,
@@ -126,6 +145,9 @@ def _services(settings: Settings, engine: Engine, measured: Metrics) -> Services
         storage=StorageCheck(artifacts),
         figures=FigureStore(engine, settings.fairness),
         metrics=measured,
+        keys=KeyStore(engine, None if secret is None else secret.get_secret_value()),
+        audit=AuditStore(engine),
+        sources=Sources.of(settings),
     )
 
 

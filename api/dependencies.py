@@ -1,4 +1,4 @@
-"""What a route may ask for."""
+"""What a route may ask for. Stores are the caller's: they know only what it may see."""
 
 from dataclasses import dataclass
 from typing import Annotated, cast
@@ -9,10 +9,14 @@ from api.metrics import Metrics
 from api.outbound import Outbound
 from api.watch import Watcher
 from jobs.artifacts import ArtifactStore
+from jobs.audit import AuditStore
 from jobs.collector import Collector
 from jobs.doorbell import Doorbell
 from jobs.figures import FigureStore
+from jobs.keys import KeyStore
 from jobs.log_lines import LogStore
+from jobs.roles import Caller
+from jobs.sources import Sources
 from jobs.storage_check import StorageCheck
 from jobs.store import JobStore
 from jobs.webhooks import WebhookStore
@@ -35,6 +39,9 @@ class Services:
     storage: StorageCheck
     figures: FigureStore
     metrics: Metrics
+    keys: KeyStore
+    audit: AuditStore
+    sources: Sources
 
 
 # Asynchronous, so that the look-ups below take no turn in the thread pool.
@@ -42,11 +49,17 @@ async def _services(request: Request) -> Services:
     return cast(Services, request.state.services)
 
 
+# Set for every request, so that one which came in by another way fails.
+async def _caller(request: Request) -> Caller | None:
+    return cast(Caller | None, request.state.caller)
+
+
 _Services = Annotated[Services, Depends(_services)]
+_Caller = Annotated[Caller | None, Depends(_caller)]
 
 
-async def _store(services: _Services) -> JobStore:
-    return services.store
+async def _store(services: _Services, caller: _Caller) -> JobStore:
+    return services.store.on_behalf_of(caller)
 
 
 async def _artifacts(services: _Services) -> ArtifactStore:
@@ -57,24 +70,36 @@ async def _doorbell(services: _Services) -> Doorbell:
     return services.doorbell
 
 
-async def _workers(services: _Services) -> WorkerStore:
-    return services.workers
+async def _workers(services: _Services, caller: _Caller) -> WorkerStore:
+    return services.workers.on_behalf_of(caller)
 
 
-async def _kept(services: _Services) -> Collector:
-    return services.kept
+async def _kept(services: _Services, caller: _Caller) -> Collector:
+    return services.kept.on_behalf_of(caller)
 
 
-async def _webhooks(services: _Services) -> WebhookStore:
-    return services.webhooks
+async def _keys(services: _Services, caller: _Caller) -> KeyStore:
+    return services.keys.on_behalf_of(caller)
+
+
+async def _audit(services: _Services) -> AuditStore:
+    return services.audit
+
+
+async def _sources(services: _Services) -> Sources:
+    return services.sources
+
+
+async def _webhooks(services: _Services, caller: _Caller) -> WebhookStore:
+    return services.webhooks.on_behalf_of(caller)
 
 
 async def _outbound(services: _Services) -> Outbound:
     return services.outbound
 
 
-async def _logs(services: _Services) -> LogStore:
-    return services.logs
+async def _logs(services: _Services, caller: _Caller) -> LogStore:
+    return services.logs.on_behalf_of(caller)
 
 
 async def _watcher(services: _Services) -> Watcher:
@@ -105,3 +130,6 @@ Watch = Annotated[Watcher, Depends(_watcher)]
 Storage = Annotated[StorageCheck, Depends(_storage)]
 Counted = Annotated[FigureStore, Depends(_figures)]
 Measured = Annotated[Metrics, Depends(_metrics)]
+Keys = Annotated[KeyStore, Depends(_keys)]
+Audit = Annotated[AuditStore, Depends(_audit)]
+AllowedSources = Annotated[Sources, Depends(_sources)]

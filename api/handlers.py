@@ -4,6 +4,7 @@ from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from api.problems import (
@@ -79,9 +80,15 @@ async def _own(request: Request, error: Exception) -> ProblemResponse:
 
 async def _invalid(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
-    body = request.scope["route"].body_field
-    kind, detail, errors = describe_invalid(error, body and body.field_info.annotation)
+    kind, detail, errors = describe_invalid(error, _body_of(request))
     return ProblemResponse(kind, detail, errors=errors, request_id=request_id_of(request.scope))
+
+
+def _body_of(request: Request) -> type[BaseModel] | None:
+    """What the route takes as its body, if it is one model."""
+    field = getattr(request.scope.get("route"), "body_field", None)
+    kind = field and field.field_info.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 async def _framework(request: Request, error: Exception) -> ProblemResponse:

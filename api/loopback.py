@@ -1,4 +1,5 @@
-"""Refuses peers on other machines: until there are API keys, reaching the service is owning it.
+"""Refuses peers on other machines, unless the operator allows them: where no key was made, reaching
+the service is owning it.
 
 A page in a browser on this machine is a peer on this machine. Its requests give the name of the
 site it came from, also where that name was made to point here, so foreign names are refused too.
@@ -33,10 +34,9 @@ class LoopbackOnly:
             return
         problem = ProblemResponse(
             REMOTE_PEER,
-            f"the request came from {peer} for the host {host!r}, and without API keys only this "
-            "machine is served, by its own names (localhost, 127.0.0.1, ::1); "
-            "use an SSH tunnel, or set BONSAI_ALLOW_REMOTE=true where a firewall decides who "
-            "may come this far",
+            f"the request came from {peer} for the host {host!r}, and only this machine is "
+            "served, by its own names (localhost, 127.0.0.1, ::1); use an SSH tunnel, or have the "
+            "operator set BONSAI_ALLOW_REMOTE=true, with keys",
             request_id=request_id_of(scope),
         )
         await problem(scope, receive, send)

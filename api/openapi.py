@@ -1,5 +1,6 @@
 """The OpenAPI document, with problems where FastAPI would write its own errors."""
 
+from copy import deepcopy
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,20 +11,34 @@ Responses = dict[int | str, dict[str, Any]]
 
 _MEANINGS = {
     400: "The body is not JSON, or a header cannot be read.",
-    403: "The peer is on another machine, and the service answers this one only.",
-    404: "There is no such job, attempt, batch, worker, artifact, webhook or delivery.",
-    409: "The job's or webhook's state, or the service's set-up, does not allow this.",
+    401: "A valid key is needed, and did not come.",
+    403: "The key does not allow this, or the peer is on another machine and none are served.",
+    404: "There is no such thing (`code` says of what kind), or it is another owner's.",
+    409: "The state of what was asked for, or the service's set-up, does not allow this.",
     410: "The artifact was published, but its file is no longer stored as it was.",
     415: "The body was not sent as JSON.",
     416: "The range lies outside the file.",
     422: "Fields of the request are invalid; `errors` names each.",
+    429: "There were too many requests in this minute; try again after `Retry-After` seconds.",
     500: "A fault of the service.",
     503: f"Database or artifact store do not answer; try again in {RETRY_AFTER_SECONDS} seconds.",
 }
 
 
+_HEADERS: dict[int, dict[str, Any]] = {
+    401: {"WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}}},
+    429: {
+        "Retry-After": {
+            "description": "Seconds until another request may pass.",
+            "schema": {"type": "integer"},
+        }
+    },
+}
+
+
 def problems(*statuses: int) -> Responses:
-    """The problems a route may answer with, for its `responses`; 403 and 500 are in each."""
+    """The problems a route may answer with, for its `responses`; 403 and 500 are in each, 401 and
+    429 in each that needs a role."""
     return {
         status: {"model": Problem, "description": _MEANINGS[status]}
         for status in sorted({403, 500, *statuses})
@@ -38,9 +53,17 @@ class DocumentedAPI(FastAPI):
         if self.openapi_schema is None:
             document = super().openapi()
             for operation in _operations(document):
+                if operation.get("security"):
+                    operation["responses"] |= deepcopy(_AT_THE_DOOR)
                 _correct(operation["responses"])
             self.openapi_schema = document
         return self.openapi_schema
+
+
+_AT_THE_DOOR: dict[str, dict[str, Any]] = {
+    str(status): {"description": _MEANINGS[status]} for status in (401, 429)
+}
+"""Where a key is needed, before the route is reached."""
 
 
 def _operations(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -58,6 +81,8 @@ def _correct(responses: dict[str, dict[str, Any]]) -> None:
         if int(status) >= 400:
             schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
             response["content"] = {MEDIA_TYPE: {"schema": schema}}
+        if int(status) in _HEADERS:
+            response.setdefault("headers", {}).update(_HEADERS[int(status)])
         response.setdefault("headers", {})["X-Request-ID"] = {
             "description": "The id of the request, taken from the request if it had one.",
             "schema": {"type": "string"},

@@ -17,10 +17,14 @@ from jobs.errors import (
     AttemptNotFoundError,
     BatchNotFoundError,
     DeliveryNotFoundError,
+    FirstKeyError,
     IdempotencyKeyReusedError,
     IllegalMoveError,
     InvalidCursorError,
     JobNotFoundError,
+    KeyEndedError,
+    KeyNotFoundError,
+    KeyTimeError,
     PruneError,
     QuotaExceededError,
     SchemaOutdatedError,
@@ -29,6 +33,7 @@ from jobs.errors import (
     WebhookDisabledError,
     WebhookNotFoundError,
     WorkerNotFoundError,
+    WrongOwnerError,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -93,6 +98,8 @@ class Kind:
 
 
 MALFORMED_REQUEST = Kind(400, "malformed_request", "The request cannot be read")
+NOT_AUTHENTICATED = Kind(401, "not_authenticated", "The request needs a valid key")
+NOT_ALLOWED = Kind(403, "not_allowed", "The key does not allow this")
 REMOTE_PEER = Kind(403, "remote_peer", "The service answers this machine only")
 NOT_FOUND = Kind(404, "not_found", "There is nothing at this address")
 METHOD_NOT_ALLOWED = Kind(405, "method_not_allowed", "The address does not know this method")
@@ -103,6 +110,7 @@ RANGE_NOT_SATISFIABLE = Kind(416, "range_not_satisfiable", "The range lies outsi
 INVALID_REQUEST = Kind(422, "invalid_request", "The request has invalid fields")
 UNREADABLE_INPUT = Kind(422, "unreadable_input", "An input of the job cannot be read")
 REFUSED_URL = Kind(422, "refused_url", "Nothing is sent to this URL")
+TOO_MANY_REQUESTS = Kind(429, "too_many_requests", "There were too many requests")
 INTERNAL_ERROR = Kind(500, "internal_error", "The service failed")
 DATABASE_DOWN = Kind(503, "database_unreachable", "The database does not answer")
 STORAGE_DOWN = Kind(503, "storage_unavailable", "The artifact store does not answer")
@@ -116,6 +124,11 @@ DOMAIN: Mapping[type[Exception], Kind] = {
     WebhookNotFoundError: Kind(404, "webhook_not_found", "There is no such webhook"),
     DeliveryNotFoundError: Kind(404, "delivery_not_found", "The webhook has no such delivery"),
     WebhookDisabledError: Kind(409, "webhook_disabled", "The webhook is disabled"),
+    KeyNotFoundError: Kind(404, "key_not_found", "There is no such key"),
+    WrongOwnerError: Kind(403, "wrong_owner", "The key is of another owner"),
+    KeyEndedError: Kind(409, "key_ended", "The key is not valid any more"),
+    KeyTimeError: Kind(422, "key_time_over", "The key would be over already"),
+    FirstKeyError: Kind(422, "first_key_not_admin", "The first key must be an admin's"),
     IllegalMoveError: Kind(409, "illegal_move", "The job's state does not allow this"),
     UnknownDependencyError: Kind(422, "unknown_dependency", "There is no such job to wait for"),
     QuotaExceededError: Kind(409, "quota_exceeded", "The owner's queue is full"),

@@ -114,6 +114,7 @@ class RequestLog:
                 # Until the last byte was sent; what runs after the response is not counted.
                 seconds=None if seconds is None else round(seconds, 4),
                 peer=scope["client"][0] if scope.get("client") else None,
+                key_id=getattr(scope["state"].get("caller"), "key_id", None),
             )
         return status
 

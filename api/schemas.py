@@ -3,20 +3,25 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote
 from uuid import UUID
+
+from pydantic import ConfigDict, Field
 
 from api.wire import Wire as _Wire
 from jobs import log_lines, records, store, webhooks
 from jobs.collector import Expiry, Why
 from jobs.deliveries import DeliveryState, WebhookEvent, state_of
 from jobs.devices import DeviceKind
+from jobs.keys import KeyAccount
 from jobs.progress import Progress
 from jobs.queue import Place
 from jobs.request import JobRequest, Target
+from jobs.roles import Role
 from jobs.schedule import WaitingReason
 from jobs.states import JobState
+from jobs.tokens import Token
 from jobs.workers import Presence, WorkerAccount
 
 
@@ -695,6 +700,120 @@ class DeliveryPage(_Wire):
     items: list[Delivery]
     next_cursor: str | None
     """Pass it as `cursor` for those that follow; null on the last page."""
+
+
+class Key(_Wire):
+    """An API key, without its secret."""
+
+    id: str
+    """Stands in the key itself, and may be shown to anybody."""
+
+    name: str
+    owner: str
+    """The team it belongs to."""
+
+    role: Role
+    live: bool
+    """Whether it opens anything now."""
+
+    created_at: datetime
+    created_by: str | None
+    """Id of the key that has made it; null: a peer on this machine, when there was no key yet."""
+
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    previous_expires_at: datetime | None
+    """When the secret before the last rotation ends."""
+
+    last_used_at: datetime | None
+    """To within a minute."""
+
+    @classmethod
+    def of(cls, account: KeyAccount, **more: Any) -> Self:
+        """The key of a row."""
+        row = {name: getattr(account.key, name, None) for name in Key.model_fields}
+        return cls(**row | {"live": account.live} | more)
+
+
+class NewKey(Key):
+    """An API key with its secret."""
+
+    key: str
+    """The whole key, shown this once: `Authorization: Bearer` and this."""
+
+    @classmethod
+    def revealed(cls, account: KeyAccount, token: Token) -> Self:
+        """A key that was made or rotated just now."""
+        return cls.of(account, key=token.reveal())
+
+
+class KeyPage(_Wire):
+    """All keys, newest first."""
+
+    items: list[Key]
+    next_cursor: None = None
+    """Always null: the list is whole."""
+
+    @classmethod
+    def of(cls, accounts: Iterable[KeyAccount]) -> Self:
+        """The page of all accounts."""
+        return cls(items=[Key.of(account) for account in accounts])
+
+
+class Rotation(_Wire):
+    """How a key is rotated: the body of POST /v1/keys/{key_id}/rotate, which may be left out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    grace_seconds: Annotated[int, Field(ge=0, le=90 * 86_400)] = 86_400
+    """How long the secret that it had stays valid, in seconds; 0: not at all."""
+
+
+class Me(_Wire):
+    """Who the caller is."""
+
+    key_id: str | None
+    """Null: no key is needed yet."""
+
+    key_name: str | None
+    owner: str
+    """Whose jobs it submits, where a request names no other."""
+
+    role: Role
+    sees_all_owners: bool
+    """Whether jobs of other owners exist for it."""
+
+
+class AuditEvent(_Wire):
+    """Something that somebody has done."""
+
+    at: datetime
+    key_id: str | None
+    """Null: a peer on this machine, when there was no key yet."""
+
+    key_name: str | None
+    owner: str
+    """Of the key."""
+
+    action: str
+    """`create_key`, `rotate_key`, `revoke_key`, `submit`, `pause`, `resume`, `cancel`, `retry`,
+    `pin`, `unpin`, `drain` or `gc`."""
+
+    target: str | None
+    """What it was done to, as in the paths: such as `jobs/` and its id."""
+
+    request_id: str
+    """The `X-Request-ID` of the response."""
+
+    details: dict[str, Any]
+
+
+class AuditPage(_Wire):
+    """Some of what was done, newest first."""
+
+    items: list[AuditEvent]
+    next_cursor: str | None
+    """Pass it as `cursor` for what was done before; null on the last page."""
 
 
 class Health(_Wire):

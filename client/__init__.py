@@ -24,7 +24,7 @@ from client.errors import (
     UnexpectedAnswerError,
     UnreachableServiceError,
 )
-from client.responses import Artifact, Estimate, Event, Job, LogLine, Problem, Progress
+from client.responses import Artifact, Estimate, Event, Job, Key, LogLine, NewKey, Problem, Progress
 from client.service import Client
 
 __all__ = [
@@ -35,7 +35,9 @@ __all__ = [
     "Estimate",
     "Event",
     "Job",
+    "Key",
     "LogLine",
+    "NewKey",
     "Problem",
     "Progress",
     "ServiceError",

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from client import options
+from client.connection import connect
 from client.console import print_json, results
 from client.errors import ClientError
 from client.responses import Batch
-from client.service import Client
 from client.tables import batch_table
 
 app = typer.Typer(no_args_is_help=True, help="Submit, show and cancel many jobs at once.")
@@ -31,7 +31,7 @@ def submit(
     idempotency_key: options.IdempotencyKey = None,
 ) -> None:
     """Submit a batch; print its id."""
-    with Client(context.obj) as client:
+    with connect(context) as client:
         batch = client.submit_batch(_read(file), idempotency_key=idempotency_key)
     results().print(batch.id)
 
@@ -39,7 +39,7 @@ def submit(
 @app.command()
 def show(context: typer.Context, batch: BatchArgument, json: options.Json = False) -> None:
     """Show how the jobs of a batch fare. Exit code: 0, or 1 if one has failed."""
-    with Client(context.obj) as client:
+    with connect(context) as client:
         found = client.batch(batch)
     _print(found, as_json=json)
     if found.counts.get("failed"):
@@ -49,7 +49,7 @@ def show(context: typer.Context, batch: BatchArgument, json: options.Json = Fals
 @app.command()
 def cancel(context: typer.Context, batch: BatchArgument, json: options.Json = False) -> None:
     """Cancel every job of a batch that has not ended."""
-    with Client(context.obj) as client:
+    with connect(context) as client:
         _print(client.cancel_batch(batch), as_json=json)
 
 

@@ -1,5 +1,6 @@
 """The `bonsai` command."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -8,6 +9,7 @@ from typer.core import TyperGroup
 from client import (
     batch_commands,
     job_commands,
+    key_commands,
     local_commands,
     log_commands,
     retention_commands,
@@ -15,6 +17,7 @@ from client import (
     webhook_commands,
     worker_commands,
 )
+from client.connection import Connection
 from client.console import messages
 from client.errors import ClientError
 from client.service import DEFAULT_URL
@@ -49,9 +52,18 @@ def configure(
         str | None,
         typer.Option(envvar="BONSAI_URL", help=f"Address of the service (default {DEFAULT_URL})"),
     ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="BONSAI_KEY_FILE",
+            help="File that holds your API key (default: the environment's BONSAI_API_KEY). There "
+            "is no option for the key itself: whoever is on this machine could read it.",
+        ),
+    ] = None,
 ) -> None:
     """Take what all commands share."""
-    context.obj = url
+    context.obj = Connection(url, key_file)
 
 
 app.command("up")(local_commands.up)
@@ -70,6 +82,8 @@ app.command("status")(status_command.status)
 app.add_typer(batch_commands.app, name="batch")
 app.add_typer(webhook_commands.app, name="webhooks")
 app.add_typer(worker_commands.app, name="worker")
+app.add_typer(key_commands.app, name="keys")
+app.command("whoami")(key_commands.whoami)
 app.command("pin")(retention_commands.pin)
 app.command("unpin")(retention_commands.unpin)
 app.command("gc")(retention_commands.collect)

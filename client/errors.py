@@ -2,6 +2,12 @@
 
 from client.responses import Artifact, Problem
 
+_NOT_AUTHENTICATED = 401
+_ABOUT_KEYS = (
+    "  The key comes from the environment variable BONSAI_API_KEY, from the file of --key-file, or "
+    "from Client(api_key=...)."
+)
+
 
 class ClientError(Exception):
     """Root of the errors of this package."""
@@ -25,6 +31,8 @@ class ServiceError(ClientError):
             if error.allowed:
                 line += f"; allowed: {error.allowed}"
             lines.append(line)
+        if problem.status == _NOT_AUTHENTICATED:
+            lines.append(_ABOUT_KEYS)
         super().__init__("\n".join(lines))
 
 

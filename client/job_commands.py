@@ -9,6 +9,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from client import options
+from client.connection import connect
 from client.console import messages, print_json, results
 from client.errors import ClientError
 from client.job_ids import find_job
@@ -96,7 +97,7 @@ def submit(
         },
     )
     labels = parse_labels(label or [])
-    with _client(context) as client:
+    with connect(context) as client:
         schedule = {
             "priority": priority,
             "not_before": not_before,
@@ -151,7 +152,7 @@ def list_jobs(
     json: options.Json = False,
 ) -> None:
     """List jobs, newest first."""
-    with _client(context) as client:
+    with connect(context) as client:
         jobs = list(client.jobs(state=state))
     if json:
         print_json([job.model_dump(mode="json") for job in jobs])
@@ -161,7 +162,7 @@ def list_jobs(
 
 def show(context: typer.Context, job: options.JobArgument, json: options.Json = False) -> None:
     """Show one job."""
-    with _client(context) as client:
+    with connect(context) as client:
         found = client.job(find_job(client, job))
     if json:
         print_json(found.model_dump(mode="json"))
@@ -171,31 +172,31 @@ def show(context: typer.Context, job: options.JobArgument, json: options.Json = 
 
 def watch(context: typer.Context, job: options.JobArgument) -> None:
     """Watch a job to its end. Exit code: 0 succeeded, 1 failed, 2 cancelled."""
-    with _client(context) as client:
+    with connect(context) as client:
         _watch(client, find_job(client, job))
 
 
 def pause(context: typer.Context, job: options.JobArgument) -> None:
     """Pause a job; a running one frees its device after the forward pass in flight."""
-    with _client(context) as client:
+    with connect(context) as client:
         _print_state(client.pause(find_job(client, job)))
 
 
 def resume(context: typer.Context, job: options.JobArgument) -> None:
     """Let a paused job go on from what it has evaluated."""
-    with _client(context) as client:
+    with connect(context) as client:
         _print_state(client.resume(find_job(client, job)))
 
 
 def cancel(context: typer.Context, job: options.JobArgument) -> None:
     """Cancel a job; a running one ends after the forward pass in flight."""
-    with _client(context) as client:
+    with connect(context) as client:
         _print_state(client.cancel(find_job(client, job)))
 
 
 def retry(context: typer.Context, job: options.JobArgument) -> None:
     """Queue a job that goes on from what a failed or cancelled one has evaluated; print its id."""
-    with _client(context) as client:
+    with connect(context) as client:
         results().print(client.retry(find_job(client, job)).id)
 
 
@@ -203,7 +204,7 @@ def list_attempts(
     context: typer.Context, job: options.JobArgument, json: options.Json = False
 ) -> None:
     """List the attempts at a job: which worker held it, how far it came, why it let go."""
-    with _client(context) as client:
+    with connect(context) as client:
         attempts = client.attempts(find_job(client, job))
     if json:
         print_json([attempt.model_dump(mode="json") for attempt in attempts])
@@ -213,7 +214,7 @@ def list_attempts(
 
 def download(context: typer.Context, job: options.JobArgument, output: options.Output) -> None:
     """Download the files of a succeeded job, and check each against its digest."""
-    with _client(context) as client:
+    with connect(context) as client:
         found = client.job(find_job(client, job))
         if found.state != "succeeded":
             raise ClientError(f"job {found.id} is {found.state}; files come when it has succeeded")

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 FINAL = {"succeeded", "failed", "cancelled"}
 """States that a job does not leave."""
@@ -362,6 +362,58 @@ class Delivery(_Response):
     last_status: int | None = None
     last_error: str | None = None
     last_response: str | None = None
+
+
+class Key(_Response):
+    """An API key, without its secret."""
+
+    id: str
+    name: str = ""
+    owner: str = "default"
+    role: str = ""
+    """`viewer`, `submitter`, `operator` or `admin`."""
+
+    live: bool = True
+    """Whether it opens anything now."""
+
+    created_at: datetime
+    created_by: str | None = None
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    previous_expires_at: datetime | None = None
+    """When the secret before the last rotation ends."""
+
+    last_used_at: datetime | None = None
+    """To within a minute."""
+
+
+class NewKey(Key):
+    """An API key with its secret, which is not shown again."""
+
+    key: str = Field(repr=False)
+
+
+class Me(_Response):
+    """Whom the service takes us for."""
+
+    key_id: str | None = None
+    key_name: str | None = None
+    owner: str
+    role: str
+    sees_all_owners: bool = False
+
+
+class AuditEvent(_Response):
+    """Something that somebody has done through the API."""
+
+    at: datetime
+    key_id: str | None = None
+    key_name: str | None = None
+    owner: str
+    action: str
+    target: str | None = None
+    request_id: str = ""
+    details: dict[str, Any] = {}
 
 
 class FieldError(_Response):

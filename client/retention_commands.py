@@ -5,21 +5,21 @@ from typing import Annotated
 import typer
 
 from client import options
+from client.connection import connect
 from client.console import print_json, results
 from client.job_ids import find_job
-from client.service import Client
 from client.tables import expiries_table
 
 
 def pin(context: typer.Context, job: options.JobArgument) -> None:
     """Keep the files of a job whatever its age."""
-    with Client(context.obj) as client:
+    with connect(context) as client:
         client.pin(find_job(client, job))
 
 
 def unpin(context: typer.Context, job: options.JobArgument) -> None:
     """Let the files of a job expire as others do."""
-    with Client(context.obj) as client:
+    with connect(context) as client:
         client.pin(find_job(client, job), pinned=False)
 
 
@@ -31,7 +31,7 @@ def collect(
     json: options.Json = False,
 ) -> None:
     """Announce the end of files that are not kept any longer, and remove those announced before."""
-    with Client(context.obj) as client:
+    with connect(context) as client:
         found = client.collect(dry_run=dry_run)
     if json:
         print_json(found.model_dump(mode="json"))

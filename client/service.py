@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -16,17 +17,22 @@ from client.answers import require_success
 from client.download import Download
 from client.errors import ServiceError, UnexpectedAnswerError, UnreachableServiceError
 from client.idempotency import key_header
+from client.keys import bearer
 from client.responses import (
     Artifact,
     Attempt,
+    AuditEvent,
     Batch,
     Delivery,
     Estimate,
     Event,
     Expiries,
     Job,
+    Key,
     LogLine,
     LogPage,
+    Me,
+    NewKey,
     Page,
     Progress,
     Readiness,
@@ -53,8 +59,9 @@ LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _TRIES = 5
 """Of a submission, before giving up."""
 
-_PASSING = {502, 503, 504}
-"""Statuses of a service that is away for a while, or of what stands before it."""
+_PASSING = {429, 502, 503, 504}
+"""Statuses of a service that is away for a while or has had enough of us, or of what stands before
+it."""
 
 _LONGEST_PAUSE_SECONDS = 60
 """A service that is away for longer is not waited for."""
@@ -69,15 +76,25 @@ class Client:
     UnreachableServiceError when there is no answer.
     """
 
-    def __init__(self, base_url: str | None = None, *, timeout_seconds: float = 30.0) -> None:
-        """Without `base_url`, the environment variable BONSAI_URL or this machine, port 8000."""
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout_seconds: float = 30.0,
+    ) -> None:
+        """Without `base_url`, the environment variable BONSAI_URL or this machine, port 8000;
+        without `api_key`, the environment variable BONSAI_API_KEY or none."""
         self.base_url = (base_url or os.environ.get("BONSAI_URL") or DEFAULT_URL).rstrip("/")
         # A proxy for the world outside must not get what is meant for this machine.
         self._timeout_seconds = timeout_seconds
         proxied = urlsplit(self.base_url).hostname not in LOOPBACK
         try:
             self._http = httpx.Client(
-                base_url=self.base_url, timeout=timeout_seconds, trust_env=proxied
+                base_url=self.base_url,
+                headers=bearer(api_key or os.environ.get("BONSAI_API_KEY")),
+                timeout=timeout_seconds,
+                trust_env=proxied,
             )
         except httpx.InvalidURL as error:
             raise UnreachableServiceError(self.base_url, error) from error
@@ -299,6 +316,45 @@ class Client:
         """Send a delivery now, whatever has become of it."""
         return self._ask(Delivery, "POST", f"{_delivery(webhook_id, delivery_id)}/replay")
 
+    def me(self) -> Me:
+        """Whom the service takes us for."""
+        return self._ask(Me, "GET", "/v1/me")
+
+    def keys(self) -> list[Key]:
+        """All API keys, newest first; for admins."""
+        return list(self._pages(Key, "/v1/keys", {}))
+
+    def key(self, key_id: str) -> Key:
+        """One API key; for admins."""
+        return self._ask(Key, "GET", _key(key_id))
+
+    def create_key(
+        self,
+        name: str,
+        role: str,
+        *,
+        owner: str = "default",
+        expires_at: datetime | None = None,
+    ) -> NewKey:
+        """Make an API key; the only time that its text is seen. For admins."""
+        said = {"name": name, "role": role, "owner": owner}
+        expiry = {"expires_at": expires_at.isoformat()} if expires_at else {}
+        return self._ask(NewKey, "POST", "/v1/keys", json=said | expiry)
+
+    def rotate_key(self, key_id: str, *, grace_seconds: int | None = None) -> NewKey:
+        """Give an API key another text; the one before stays valid for so long (default: a day).
+        For admins."""
+        said = {} if grace_seconds is None else {"grace_seconds": grace_seconds}
+        return self._ask(NewKey, "POST", f"{_key(key_id)}/rotate", json=said)
+
+    def revoke_key(self, key_id: str) -> Key:
+        """End an API key at once; for admins."""
+        return self._ask(Key, "POST", f"{_key(key_id)}/revoke")
+
+    def audit(self) -> Iterator[AuditEvent]:
+        """What was done through the API, newest first; for admins."""
+        yield from self._pages(AuditEvent, "/v1/audit", {})
+
     def wait(
         self,
         job_id: str,
@@ -422,6 +478,10 @@ def _seconds_until_again(error: UnreachableServiceError | ServiceError) -> float
     wanted = error.retry_after_seconds or 0
     passing = error.problem.status in _PASSING and wanted <= _LONGEST_PAUSE_SECONDS
     return wanted if passing else None
+
+
+def _key(key_id: str) -> str:
+    return f"/v1/keys/{quote(key_id, safe='')}"
 
 
 def _batch(batch_id: str) -> str:

@@ -15,6 +15,7 @@ from client.responses import (
     Estimate,
     Expiries,
     Job,
+    Key,
     Progress,
     Webhook,
     Worker,
@@ -244,6 +245,24 @@ def deliveries_table(deliveries: Iterable[Delivery]) -> Table:
             delivery.last_error or "",
             _moment(delivery.next_try_at),
             _moment(delivery.delivered_at),
+        )
+    return table
+
+
+def keys_table(keys: Iterable[Key]) -> Table:
+    """One line for each API key."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("ID", "NAME", "OWNER", "ROLE", "STATE", "EXPIRES", "LAST USED"):
+        table.add_column(heading, overflow="fold")
+    for key in keys:
+        table.add_row(
+            key.id,
+            key.name,
+            key.owner,
+            key.role,
+            "live" if key.live else "revoked" if key.revoked_at else "expired",
+            _moment(key.expires_at) or "never",
+            _moment(key.last_used_at) or "never",
         )
     return table
 

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from client import options
+from client.connection import connect
 from client.console import print_json, results
-from client.service import Client
 from client.tables import workers_table
 
 app = typer.Typer(no_args_is_help=True, help="List the workers, and have one stop.")
@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="List the workers, and have one sto
 @app.command("list")
 def list_workers(context: typer.Context, json: options.Json = False) -> None:
     """List the workers that run, and those lost within a day."""
-    with Client(context.obj) as client:
+    with connect(context) as client:
         workers = client.workers()
     if json:
         print_json([worker.model_dump(mode="json") for worker in workers])
@@ -29,5 +29,5 @@ def drain(
     name: Annotated[str, typer.Argument(metavar="NAME", help="As `bonsai worker list` shows it.")],
 ) -> None:
     """Have a worker give its job back, within seconds, and stop."""
-    with Client(context.obj) as client:
+    with connect(context) as client:
         client.drain(name)

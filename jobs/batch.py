@@ -54,6 +54,10 @@ class BatchRequest(BaseModel):
         """Where in this request the job of a number is said, as a JSON pointer."""
         return "/template" if self.template is not None else f"/jobs/{number}"
 
+    def field_of(self, number: int, field: str) -> str:
+        """A field of the job of a number, as a dotted path into this request."""
+        return f"{self.pointer_to(number)[1:].replace('/', '.')}.{field}"
+
     def _variants(self) -> list[dict[str, Any]]:
         assert self.template is not None
         targets = [Target(sparsity=sparsity) for sparsity in self.sparsities]

@@ -28,10 +28,12 @@ from sqlalchemy import cast as cast_to
 from sqlalchemy.orm import Session, aliased
 
 from jobs.artifacts import ArtifactStore, files_prefix
+from jobs.audit import record
 from jobs.idempotency import forget_old
 from jobs.moves import tell
 from jobs.records import Artifact, Attempt, Evaluation, Job, LogLine, Round
 from jobs.retention import Retention
+from jobs.roles import OnBehalf
 
 
 class Why(StrEnum):
@@ -61,7 +63,7 @@ class Expiry:
     is_due: bool
 
 
-class Collector:
+class Collector(OnBehalf):
     """Announces what will expire, and removes what has."""
 
     def __init__(self, engine: Engine, files: ArtifactStore, retention: Retention) -> None:
@@ -77,9 +79,11 @@ class Collector:
 
     def collect(self) -> Sequence[Expiry]:
         """Announce and remove; what `due` was before."""
+        found = self.due()
         with Session(self._engine) as session, session.begin():
             forget_old(session)
-        found = self.due()
+            removed = [str(expiry.job_id) for expiry in found if expiry.is_due]
+            record(session, self._caller, "gc", None, removed=removed)
         for expiry in found:
             if expiry.is_due:
                 self._remove(expiry)

@@ -33,13 +33,13 @@ def job_place(cursor: str) -> tuple[datetime, UUID]:
         raise InvalidCursorError(cursor) from error
 
 
-def number_place(cursor: str) -> int:
-    """The number of the last item seen, of a list that is numbered from 1, such as events or lines.
+def number_place(cursor: str, *, below: int = 2**31) -> int:
+    """The number of the last item seen, of a list that is numbered, such as events or lines.
 
     Raises:
-        InvalidCursorError: the cursor is none of such a list.
+        InvalidCursorError: the cursor is none of such a list, or the number is not below `below`.
     """
     place = _place(cursor)
-    if len(place) != 1 or not isinstance(place[0], int) or not 0 <= place[0] < 2**31:
+    if len(place) != 1 or not isinstance(place[0], int) or not 0 <= place[0] < below:
         raise InvalidCursorError(cursor)
     return place[0]

@@ -1,11 +1,13 @@
 """What can go wrong with a job, apart from the prune itself (`bonsai_core.errors`)."""
 
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from bonsai_core.errors import PruneError
+from jobs.roles import Role
 from jobs.states import JobState, Wish, legal_wishes
 
 __all__ = [
@@ -16,12 +18,18 @@ __all__ = [
     "BatchNotFoundError",
     "DamagedFileError",
     "DeliveryNotFoundError",
+    "FirstKeyError",
+    "ForbiddenSourceError",
     "IdempotencyKeyReusedError",
     "IllegalMoveError",
     "InvalidCursorError",
     "JobError",
     "JobNotFoundError",
+    "KeyEndedError",
+    "KeyNotFoundError",
+    "KeyTimeError",
     "LeaseLostError",
+    "NotAuthenticatedError",
     "PruneError",
     "QuotaExceededError",
     "SchemaOutdatedError",
@@ -30,6 +38,7 @@ __all__ = [
     "WebhookDisabledError",
     "WebhookNotFoundError",
     "WorkerNotFoundError",
+    "WrongOwnerError",
 ]
 
 DATABASE_ERROR = SQLAlchemyError
@@ -237,3 +246,67 @@ class LeaseLostError(JobError):
         self.job_id = job_id
         self.fencing_token = fencing_token
         super().__init__(f"fencing token {fencing_token} no longer holds job {job_id}")
+
+
+class WrongOwnerError(JobError):
+    """A request names an owner that its key may not submit for.
+
+    Args:
+        pointed: the field's place in the request, as a dotted path.
+    """
+
+    def __init__(self, named: str, own: str, pointed: str = "owner") -> None:
+        self.field, self.value = pointed, named
+        self.named, self.own = named, own
+        super().__init__(
+            f"{pointed}: got {named!r}, and this key is of {own!r}; leave it out, or use a key of "
+            "that owner, or an operator's"
+        )
+
+
+class ForbiddenSourceError(PruneError):
+    """A model or a text is not where the operator lets them come from."""
+
+    code = "source_not_allowed"
+
+
+class NotAuthenticatedError(JobError):
+    """What came as a key opens nothing; the message never repeats it."""
+
+
+class KeyNotFoundError(JobError):
+    """No key has this id."""
+
+    def __init__(self, key_id: str) -> None:
+        self.key_id = key_id
+        super().__init__(f"no key has the id {key_id!r}; GET /v1/keys lists those that exist")
+
+
+class KeyEndedError(JobError):
+    """A key that is over cannot be given a new secret."""
+
+    def __init__(self, key_id: str, how: str) -> None:
+        self.key_id = key_id
+        super().__init__(f"key {key_id} is {how}; make another one (POST /v1/keys)")
+
+
+class KeyTimeError(JobError):
+    """A new key would be over already."""
+
+    def __init__(self, expires_at: datetime) -> None:
+        self.field, self.value = "expires_at", expires_at.isoformat()
+        super().__init__(
+            f"expires_at: {expires_at.isoformat()} is not in the future; name a later time, or "
+            "leave it out for a key that does not expire"
+        )
+
+
+class FirstKeyError(JobError):
+    """The first key would lock out everybody who could make another one."""
+
+    def __init__(self, role: Role) -> None:
+        self.field, self.value = "role", str(role)
+        super().__init__(
+            f"role: got {role}, and once there is a key nobody comes in without one: make an "
+            "admin's first (role: admin)"
+        )

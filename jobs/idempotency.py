@@ -28,7 +28,7 @@ class SubmissionKey:
     """A key, and what it was sent with.
 
     Attributes:
-        resource: what it makes, `job` or `batch`; a key may do so once in each.
+        resource: what it makes, `job` or `batch`; a key may do so once in each, for each owner.
         key: the client's name of the submission.
         sha256: of the request as the client has said it.
     """
@@ -49,20 +49,20 @@ def submission_key(key: str | None, request: JobRequest | BatchRequest) -> Submi
     return SubmissionKey(resource, key, digest)
 
 
-def made_by(session: Session, key: SubmissionKey | None) -> UUID | None:
-    """What a key has made so far, if anything.
+def made_by(session: Session, owner: str, key: SubmissionKey | None) -> UUID | None:
+    """What a key of an owner has made so far, if anything.
 
     Raises:
         IdempotencyKeyReusedError: it was for another request.
     """
     if key is None:
         return None
-    found = session.get(IdempotencyKey, (key.resource, key.key))
+    found = session.get(IdempotencyKey, (owner, key.resource, key.key))
     return None if found is None else _checked(key, found.sha256, found.made_id)
 
 
-def take(session: Session, key: SubmissionKey | None, new_id: UUID) -> UUID:
-    """Let a key make `new_id`, unless it has made something before: that.
+def take(session: Session, owner: str, key: SubmissionKey | None, new_id: UUID) -> UUID:
+    """Let a key of an owner make `new_id`, unless it has made something before: that.
 
     Raises:
         IdempotencyKeyReusedError: it was for another request.
@@ -71,9 +71,9 @@ def take(session: Session, key: SubmissionKey | None, new_id: UUID) -> UUID:
         return new_id
     query = (
         insert(IdempotencyKey)
-        .values(**asdict(key), made_id=new_id)
+        .values(**asdict(key), owner=owner, made_id=new_id)
         # Changes nothing, but gives the row, whoever has inserted it.
-        .on_conflict_do_update(index_elements=["resource", "key"], set_={"key": key.key})
+        .on_conflict_do_update(index_elements=["owner", "resource", "key"], set_={"key": key.key})
         .returning(IdempotencyKey.sha256, IdempotencyKey.made_id)
     )
     sha256, made_id = session.execute(query).one()

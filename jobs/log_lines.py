@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from jobs.cursors import cursor_of, number_place
 from jobs.errors import AttemptNotFoundError, JobNotFoundError
 from jobs.records import Attempt, Job, LogLine
+from jobs.roles import OnBehalf
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class LogPage:
     ended: bool
 
 
-class LogStore:
+class LogStore(OnBehalf):
     """Logs of attempts."""
 
     def __init__(self, engine: Engine) -> None:
@@ -83,7 +84,7 @@ class LogStore:
         after = number_place(cursor) if cursor is not None else 0
         with Session(self._engine) as session:
             # The attempt first: what it says in between is then in the page.
-            row = _attempt(session, job_id, attempt)
+            row = self._attempt(session, job_id, attempt)
             of_attempt = select(LogLine).where(LogLine.fencing_token == row.fencing_token)
             if tail is not None and cursor is None:
                 last = of_attempt.order_by(LogLine.number.desc()).limit(tail)
@@ -101,6 +102,17 @@ class LogStore:
                 row.ended_at is not None,
             )
 
+    def _attempt(self, session: Session, job_id: UUID, number: int) -> Attempt:
+        job = session.get(Job, job_id)
+        if job is None or not self._sees(job.owner):
+            raise JobNotFoundError(job_id)
+        of_job = Attempt.job_id == job_id
+        found = session.scalar(select(Attempt).where(of_job, Attempt.number == number))
+        if found is None:
+            attempts = session.scalar(select(func.count()).select_from(Attempt).where(of_job)) or 0
+            raise AttemptNotFoundError(job_id, number, attempts)
+        return found
+
 
 def _leave_out(session: Session, fencing_token: int, first: int, last: int) -> None:
     text = f"[lines {first} to {last} are left out: the first and the last of a log are kept]"
@@ -117,14 +129,3 @@ def _leave_out(session: Session, fencing_token: int, first: int, last: int) -> N
             LogLine.number <= last,
         )
     )
-
-
-def _attempt(session: Session, job_id: UUID, number: int) -> Attempt:
-    of_job = Attempt.job_id == job_id
-    found = session.scalar(select(Attempt).where(of_job, Attempt.number == number))
-    if found is None:
-        if session.get(Job, job_id) is None:
-            raise JobNotFoundError(job_id)
-        attempts = session.scalar(select(func.count()).select_from(Attempt).where(of_job)) or 0
-        raise AttemptNotFoundError(job_id, number, attempts)
-    return found

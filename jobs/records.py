@@ -11,6 +11,7 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     ForeignKey,
+    Identity,
     Index,
     Sequence,
     SmallInteger,
@@ -21,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from jobs.roles import Role
 from jobs.schedule import Priority
 from jobs.states import JobState
 
@@ -37,8 +39,8 @@ FENCING_TOKEN = Sequence("fencing_token", metadata=Base.metadata, data_type=BigI
 """Grows with every claim of any job, for ever."""
 
 
-def _listed(states: Iterable[JobState]) -> str:
-    return ", ".join(f"'{state}'" for state in states)
+def _listed(values: Iterable[str]) -> str:
+    return ", ".join(f"'{value}'" for value in values)
 
 
 _HELD = f"state IN ({_listed(state for state in JobState if state.is_held)})"
@@ -150,6 +152,8 @@ class IdempotencyKey(Base):
 
     __tablename__ = "idempotency_keys"
 
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    """Of whoever has sent it: owners have keys of their own."""
     resource: Mapped[str] = mapped_column(primary_key=True)
     """What it makes, `job` or `batch`; a key may do so once in each."""
     key: Mapped[str] = mapped_column(primary_key=True)
@@ -158,6 +162,49 @@ class IdempotencyKey(Base):
     made_id: Mapped[UUID]
     """The job or the batch."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Key(Base):
+    """An API key; of its secrets only their SHA-256."""
+
+    __tablename__ = "keys"
+    __table_args__ = (CheckConstraint(f"role IN ({_listed(Role)})", name="keys_role_known"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    owner: Mapped[str]
+    role: Mapped[str]
+    sha256: Mapped[str]
+    previous_sha256: Mapped[str | None]
+    """Of the secret before the last rotation."""
+    previous_expires_at: Mapped[datetime | None]
+    """When that one ends."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    created_by: Mapped[str | None]
+    """Id of the key that has made it; none: a peer on this machine, when there was no key yet."""
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    """To within a minute."""
+
+
+class AuditEvent(Base):
+    """Something that somebody has done through the API; never changed."""
+
+    __tablename__ = "audit_events"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    key_id: Mapped[str | None]
+    """None: a peer on this machine, when there was no key yet."""
+    key_name: Mapped[str | None]
+    owner: Mapped[str]
+    """Of the key."""
+    action: Mapped[str]
+    target: Mapped[str | None]
+    """What it was done to, as in the paths of the API."""
+    request_id: Mapped[str]
+    details: Mapped[Json]
 
 
 class Attempt(Base):

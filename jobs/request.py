@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 
@@ -15,7 +15,10 @@ from bonsai_core.target import Target as Target
 from bonsai_core.target import require_reachable
 from bonsai_core.utilities.remote import require_remote
 from jobs.devices import DeviceNeeds
+from jobs.errors import WrongOwnerError
+from jobs.roles import Caller
 from jobs.schedule import Schedule
+from jobs.sources import Sources
 
 Label = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9._/-]+$")]
 Owner = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9._-]+$")]
@@ -23,6 +26,20 @@ LabelValue = Annotated[str, Field(max_length=255)]
 
 _OF_CALIBRATION = {"nll", "perplexity", "kl"}
 """Utilities of the calibration text."""
+
+
+class OwnedRequest(Protocol):
+    """A request that may name an owner."""
+
+    @property
+    def owner(self) -> str:
+        """The one named, or the default."""
+        ...
+
+    @property
+    def model_fields_set(self) -> set[str]:
+        """The fields that it names."""
+        ...
 
 
 class JobRequest(PruneRequest):
@@ -35,7 +52,8 @@ class JobRequest(PruneRequest):
     """Free key-value pairs to find jobs by."""
 
     owner: Owner = "default"
-    """Whom the job counts for: between owners the devices are shared out fairly."""
+    """Whom the job counts for: between owners the devices are shared out fairly. Left out, the
+    owner of the key that it is submitted with; viewers and submitters may name no other."""
 
     schedule: Schedule = Schedule()
     """When the job may run, and before which others."""
@@ -51,8 +69,9 @@ class JobRequest(PruneRequest):
         return self.trial_samples * self.trial_length
 
 
-def check_inputs(request: JobRequest) -> JobRequest:
-    """Check what can be checked before any work starts: names, files, architecture, the target.
+def check_inputs(request: JobRequest, sources: Sources) -> JobRequest:
+    """Check what can be checked before any work starts: names, where the inputs come from, files,
+    architecture, the target.
 
     Hub ids are checked by the worker, which is the process that may reach the hub.
 
@@ -63,6 +82,8 @@ def check_inputs(request: JobRequest) -> JobRequest:
         PruneError: the subclass says what is wrong, with field, value and cure.
     """
     require_known(request.pruning.recipe)
+    # Before any file is looked at: what is there outside is not told.
+    sources.require_allowed(request)
     require_remote(request.pruning.utilities)
     needs = request.device
     config = model_config_of(request.model)
@@ -75,6 +96,30 @@ def check_inputs(request: JobRequest) -> JobRequest:
     if request.calibration.is_file:
         _check_text(request.calibration)
     return request.model_copy(update={"device": needs})
+
+
+def owned(request: JobRequest, caller: Caller | None, field: str = "owner") -> JobRequest:
+    """The request with its caller's owner where it names none; `field` is where it may name one.
+
+    Raises:
+        WrongOwnerError: it names one that the caller may not submit for.
+    """
+    return request.model_copy(update={"owner": owner_of(request, caller, field)})
+
+
+def owner_of(request: OwnedRequest, caller: Caller | None, field: str = "owner") -> str:
+    """Whom a request is for: the owner that it names, otherwise its caller's.
+
+    Raises:
+        WrongOwnerError: as `owned`.
+    """
+    if caller is None:
+        return request.owner
+    if "owner" not in request.model_fields_set:
+        return caller.owner
+    if not caller.sees(request.owner):
+        raise WrongOwnerError(request.owner, caller.owner, field)
+    return request.owner
 
 
 def _estimated(request: JobRequest, config: dict[str, Any]) -> DeviceNeeds:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import parse_qs, quote, urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from jobs.crashes import CrashLimits
@@ -125,14 +125,45 @@ class Settings(BaseSettings):
     """The log of what was sent to webhooks goes back so far; tries go on for three of them."""
 
     allow_remote: bool = False
-    """Whether the API answers peers that are not on this machine. There are no API keys yet: set
-    it only where a firewall or a published port on 127.0.0.1 decides who reaches the service."""
+    """Whether the API answers peers that are not on this machine. It then needs keys, and starts
+    only where there is one and `source_folders` are set; put TLS before it."""
+
+    admin_key: SecretStr | None = None
+    """A key that is always an admin's, from `bonsai keys generate`. Without it and without any
+    other key, the API lets every peer on this machine do everything."""
+
+    requests_per_minute: Annotated[int | None, Field(ge=1)] = None
+    """Requests with one key, or from one peer without a key, within any minute; none: any
+    number."""
+
+    source_folders: Annotated[tuple[Path, ...] | None, NoDecode] = None
+    """Folders that models and texts may lie in or below, absolute, separated by commas; none: any
+    folder, where `allow_remote` is not set. For the API and all workers alike."""
+
+    hub_repositories: Annotated[tuple[str, ...], NoDecode] = ("*",)
+    """Patterns of hub ids that models and data sets may have, such as `meta-llama/*`, separated by
+    commas; empty: none. For the API and all workers alike."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe message that is logged."""
 
     log_format: Literal["json", "text"] = "json"
     """`json`: one object per line. `text`: for eyes."""
+
+    @field_validator("source_folders", "hub_repositories", mode="before")
+    @classmethod
+    def _separated(cls, value: object) -> object:
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("source_folders")
+    @classmethod
+    def _absolute(cls, value: tuple[Path, ...] | None) -> tuple[Path, ...] | None:
+        for folder in value or ():
+            if not folder.is_absolute():
+                raise ValueError(f"{str(folder)!r} must be an absolute path")
+        return value
 
     @property
     def crash_limits(self) -> CrashLimits:

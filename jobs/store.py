@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Engine, func, select, tuple_
+from sqlalchemy import Engine, Select, func, select, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
+from jobs.audit import record
 from jobs.batch import BatchRequest
 from jobs.collector import bytes_of
 from jobs.cursors import cursor_of, job_place, number_place
@@ -31,7 +32,8 @@ from jobs.moves import move, tell
 from jobs.origin import current_origin
 from jobs.queue import Fit, Place, fits, places
 from jobs.records import Artifact, Attempt, Batch, Evaluation, Event, Job, LogLine
-from jobs.request import JobRequest
+from jobs.request import JobRequest, owned
+from jobs.roles import OnBehalf
 from jobs.schedule import AtClose
 from jobs.schema import require_schema
 from jobs.speeds import Sample, samples
@@ -103,7 +105,7 @@ class Rehearsal:
     samples: Sequence[Sample]
 
 
-class JobStore:
+class JobStore(OnBehalf):
     """Jobs and batches as clients see them."""
 
     def __init__(self, engine: Engine, fairness: Fairness = DEFAULT) -> None:
@@ -124,6 +126,7 @@ class JobStore:
         """Insert a queued job and its first event.
 
         Raises:
+            WrongOwnerError: the caller may not submit for the owner that is named.
             UnknownDependencyError: the job to wait for does not exist, or will not succeed.
             QuotaExceededError: the owner has too many jobs waiting, or too much on the disk.
         """
@@ -137,10 +140,12 @@ class JobStore:
         """
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
             new_id = uuid4()
-            made_id = take(session, key, new_id)
+            request = owned(request, self._caller)
+            made_id = take(session, self._keys_of, key, new_id)
             if made_id != new_id:
-                return _existing(session, made_id), True
+                return self._existing(session, made_id), True
             (job,) = self._insert_all(session, [request], job_id=new_id)
+            self._record(session, "submit", job)
             session.refresh(job)
         return job, False
 
@@ -157,13 +162,15 @@ class JobStore:
         """
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
             new_id = uuid4()
-            made_id = take(session, key, new_id)
+            requests = [owned(request, self._caller) for request in batch.requests()]
+            made_id = take(session, self._keys_of, key, new_id)
             if made_id != new_id:
-                return _existing_batch(session, made_id), True
+                return self._existing_batch(session, made_id), True
             row = Batch(id=new_id, name=batch.name)
             session.add(row)
             session.flush()
-            self._insert_all(session, batch.requests(), batch_id=row.id)
+            self._insert_all(session, requests, batch_id=row.id)
+            record(session, self._caller, "submit", f"batches/{row.id}", jobs=len(requests))
             session.refresh(row)
         return row, False
 
@@ -174,7 +181,7 @@ class JobStore:
             UnknownDependencyError, QuotaExceededError: as when they are submitted.
         """
         with Session(self._engine, expire_on_commit=False) as session:
-            jobs = self._insert_all(session, requests)
+            jobs = self._insert_all(session, [owned(each, self._caller) for each in requests])
             known = samples(session)
             standing = places(session, self._fairness, [job.id for job in jobs])
             # Without a commit nothing of it stays.
@@ -194,7 +201,7 @@ class JobStore:
             self._require_room(session, owner, count)
         jobs = []
         for request in requests:
-            _require_dependency(session, request.schedule.after)
+            self._require_dependency(session, request.schedule.after)
             jobs.append(_insert(session, request, job_id=job_id, batch_id=batch_id))
         return jobs
 
@@ -205,33 +212,37 @@ class JobStore:
             IdempotencyKeyReusedError: it was another request.
         """
         with Session(self._engine) as session:
-            return made_by(session, key) is not None
+            return made_by(session, self._keys_of, key) is not None
 
     def batch(self, batch_id: UUID) -> tuple[Batch, Sequence[Job]]:
         """A batch and its jobs, in the order of the request; BatchNotFoundError if there is none.
 
         Retries belong to the batch of the job that they retry.
         """
-        query = select(Job).where(Job.batch_id == batch_id).order_by(Job.created_at, Job.id)
+        query = self._jobs().where(Job.batch_id == batch_id).order_by(Job.created_at, Job.id)
         with Session(self._engine) as session:
-            return _existing_batch(session, batch_id), session.scalars(query).all()
+            return self._existing_batch(session, batch_id), session.scalars(query).all()
 
     def cancel_batch(self, batch_id: UUID) -> None:
         """Cancel every job of a batch that has not ended; BatchNotFoundError if there is none."""
         # In this order, so that two calls never wait for each other.
-        query = select(Job).where(Job.batch_id == batch_id).order_by(Job.id).with_for_update()
+        query = self._jobs().where(Job.batch_id == batch_id).order_by(Job.id).with_for_update()
         with Session(self._engine) as session, session.begin():
-            _existing_batch(session, batch_id)
+            self._existing_batch(session, batch_id)
+            cancelled = 0
             for job in session.scalars(query).all():
                 state = JobState(job.state)
                 target = WISHES[Wish.CANCEL].get(state, state)
                 if target is not state:
+                    cancelled += 1
                     move(session, job.id, target, data={"batch": str(batch_id)})
+            if cancelled:
+                record(session, self._caller, "cancel", f"batches/{batch_id}", jobs=cancelled)
 
     def show(self, job_id: UUID) -> Job:
         """One job; JobNotFoundError when there is none."""
         with Session(self._engine) as session:
-            return _existing(session, job_id)
+            return self._existing(session, job_id)
 
     def glance(self, job_id: UUID) -> Glance:
         """A look at one job; JobNotFoundError when there is none."""
@@ -249,8 +260,9 @@ class JobStore:
             .scalar_subquery()
         )
         columns = (Job.id, Job.last_event, Job.state, Job.progress, Job.fencing_token, last_line)
+        query = self._jobs().where(Job.id.in_(job_ids)).with_only_columns(*columns)
         with Session(self._engine) as session:
-            rows = session.execute(select(*columns).where(Job.id.in_(job_ids))).all()
+            rows = session.execute(query).all()
         return {
             job_id: Glance(last_event, JobState(state), progress, token, line or 0)
             for job_id, last_event, state, progress, token, line in rows
@@ -285,7 +297,7 @@ class JobStore:
         Raises:
             InvalidCursorError: `cursor` was not made by this method.
         """
-        query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
+        query = self._jobs().order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
         if state is not None:
             query = query.where(Job.state == state)
         if cursor is not None:
@@ -308,11 +320,12 @@ class JobStore:
             IllegalMoveError: the job's state does not allow it.
         """
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
-            job = _existing(session, job_id, lock=True)
+            job = self._existing(session, job_id, lock=True)
             state, target = _answer(job, wish)
             if target is not state:
                 event = "resumed" if wish is Wish.RESUME else None
                 move(session, job_id, target, event=event, data={})
+                self._record(session, str(wish), job)
             session.refresh(job)
         return job
 
@@ -326,7 +339,7 @@ class JobStore:
             IllegalMoveError: the job has not failed, and was not cancelled.
         """
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
-            job = _existing(session, job_id, lock=True)
+            job = self._existing(session, job_id, lock=True)
             _answer(job, Wish.RETRY)
             again = session.scalar(select(Job).where(Job.retry_of == job_id))
             if again is None:
@@ -334,6 +347,7 @@ class JobStore:
                 again = _insert(session, JobRequest.model_validate(job.request), retry_of=job)
                 inherit(session, job, again)
                 tell(session, job_id, "retried", {"job": str(again.id)})
+                self._record(session, "retry", job, made=str(again.id))
             session.refresh(again)
         return again
 
@@ -344,12 +358,13 @@ class JobStore:
             JobNotFoundError: there is no such job.
         """
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
-            job = _existing(session, job_id, lock=True)
+            job = self._existing(session, job_id, lock=True)
             if job.pinned is not pinned:
                 # Another notice is given if it is unpinned.
                 job.pinned, job.expires_at = pinned, None
                 session.flush()
                 tell(session, job_id, "pinned" if pinned else "unpinned", {})
+                self._record(session, "pin" if pinned else "unpin", job)
             session.refresh(job)
         return job
 
@@ -369,7 +384,7 @@ class JobStore:
         )
         with Session(self._engine) as session:
             # The state first: what happens in between is then in the page, and not in the state.
-            state = JobState(_existing(session, job_id).state)
+            state = JobState(self._existing(session, job_id).state)
             events = session.scalars(query).all()
         items, more = events[:limit], len(events) > limit
         last_cursor = cursor_of([items[-1].sequence if items else after])
@@ -385,7 +400,7 @@ class JobStore:
         )
         attempts = select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number)
         with Session(self._engine) as session:
-            _existing(session, job_id)
+            self._existing(session, job_id)
             ends = {token: (number, trial) for token, number, trial in session.execute(last)}
             return [
                 AttemptAccount(attempt, ends.get(attempt.fencing_token))
@@ -395,7 +410,7 @@ class JobStore:
     def artifacts(self, job_id: UUID) -> Sequence[Artifact]:
         """The published files of a job by name; none before it has succeeded."""
         with Session(self._engine) as session:
-            _existing(session, job_id)
+            self._existing(session, job_id)
             query = select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.name)
             return session.scalars(query).all()
 
@@ -412,6 +427,43 @@ class JobStore:
                 return artifact
         raise ArtifactNotFoundError(job_id, name, [artifact.name for artifact in published])
 
+    def _jobs(self) -> Select[Job]:
+        """The jobs that exist for the caller."""
+        query = select(Job)
+        owner = self._only_owner
+        return query if owner is None else query.where(Job.owner == owner)
+
+    def _existing(self, session: Session, job_id: UUID, *, lock: bool = False) -> Job:
+        job = session.get(Job, job_id, with_for_update=lock or None)
+        if job is None or not self._sees(job.owner):
+            raise JobNotFoundError(job_id)
+        return job
+
+    def _existing_batch(self, session: Session, batch_id: UUID) -> Batch:
+        batch = session.get(Batch, batch_id)
+        # Whose it is, is for its jobs to say.
+        of_caller = self._jobs().where(Job.batch_id == batch_id).exists()
+        if batch is None or not session.scalar(select(of_caller)):
+            raise BatchNotFoundError(batch_id)
+        return batch
+
+    def _require_dependency(self, session: Session, after: UUID | None) -> None:
+        if after is None:
+            return
+        # Locked, so that it does not end between the look and the insert.
+        query = self._jobs().where(Job.id == after).with_for_update(read=True)
+        state = session.scalar(query.with_only_columns(Job.state))
+        if state is None or state in (JobState.FAILED, JobState.CANCELLED):
+            raise UnknownDependencyError(after, state)
+
+    @property
+    def _keys_of(self) -> str:
+        """Whose submission keys the caller's are."""
+        return self._caller.owner if self._caller else "default"
+
+    def _record(self, session: Session, action: str, job: Job, **details: str) -> None:
+        record(session, self._caller, action, f"jobs/{job.id}", owner=job.owner, **details)
+
 
 _SUBMITTING = 0x626F6E73
 """With an owner's hash, names the lock that submissions under a quota take in turn."""
@@ -425,15 +477,6 @@ def _require_disk(session: Session, owner: str, allowed: int | None) -> None:
     if used >= allowed:
         cure = "unpin what is not needed and collect it (bonsai gc), or ask for a larger quota"
         raise QuotaExceededError(owner, f"files of {used} bytes", allowed, cure)
-
-
-def _require_dependency(session: Session, after: UUID | None) -> None:
-    if after is None:
-        return
-    # Locked, so that it does not end between the look and the insert.
-    state = session.scalar(select(Job.state).where(Job.id == after).with_for_update(read=True))
-    if state is None or state in (JobState.FAILED, JobState.CANCELLED):
-        raise UnknownDependencyError(after, state)
 
 
 def _insert(
@@ -486,17 +529,3 @@ def _answer(job: Job, wish: Wish) -> tuple[JobState, JobState]:
     if state not in WISHES[wish]:
         raise IllegalMoveError(job.id, state, wish)
     return state, WISHES[wish][state]
-
-
-def _existing_batch(session: Session, batch_id: UUID) -> Batch:
-    batch = session.get(Batch, batch_id)
-    if batch is None:
-        raise BatchNotFoundError(batch_id)
-    return batch
-
-
-def _existing(session: Session, job_id: UUID, *, lock: bool = False) -> Job:
-    job = session.get(Job, job_id, with_for_update=lock or None)
-    if job is None:
-        raise JobNotFoundError(job_id)
-    return job

@@ -15,11 +15,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import Engine, Select, func, select, tuple_
 from sqlalchemy.orm import Session
 
+from jobs.audit import record
 from jobs.cursors import cursor_of, job_place
 from jobs.deliveries import PING, SHARED, WebhookEvent
 from jobs.errors import DeliveryNotFoundError, WebhookDisabledError, WebhookNotFoundError
 from jobs.records import Delivery, Webhook
-from jobs.request import Owner
+from jobs.request import Owner, owner_of
+from jobs.roles import OnBehalf
 
 GRACE = timedelta(hours=24)
 """After a rotation, messages are signed with the old secret too for so long."""
@@ -85,7 +87,7 @@ class Page(Generic[Row]):
     next_cursor: str | None
 
 
-class WebhookStore:
+class WebhookStore(OnBehalf):
     """Webhooks as clients see them. Each public method is one transaction.
 
     Those that take an id raise WebhookNotFoundError where there is none.
@@ -96,28 +98,34 @@ class WebhookStore:
 
     def create(self, request: WebhookRequest) -> Webhook:
         """Insert a webhook, enabled, with a secret of its own."""
-        row = Webhook(**request.model_dump(mode="json"), secret=_new_secret())
+        owner = owner_of(request, self._caller)
+        values = request.model_dump(mode="json") | {"owner": owner}
+        row = Webhook(**values, secret=_new_secret())
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
             session.add(row)
             session.flush()
+            self._record(session, "create_webhook", row.id)
             session.refresh(row)
         return row
 
     def list(self, *, limit: int, cursor: str | None = None) -> Page[Webhook]:
         """Up to `limit` webhooks, newest first; InvalidCursorError for a foreign cursor."""
+        query = select(Webhook)
+        if self._only_owner is not None:
+            query = query.where(Webhook.owner == self._only_owner)
         with Session(self._engine) as session:
-            return _page(session, Webhook, select(Webhook), limit, cursor)
+            return _page(session, Webhook, query, limit, cursor)
 
     def show(self, webhook_id: UUID) -> Webhook:
         """One webhook."""
         with Session(self._engine) as session:
-            return _existing(session, webhook_id)
+            return self._existing(session, webhook_id)
 
     def change(self, webhook_id: UUID, change: WebhookChange) -> Webhook:
         """Change what is given; another address, or enabling, forgets earlier failures."""
         values = change.model_dump(mode="json", exclude_none=True)
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
-            row = _existing(session, webhook_id, lock=True)
+            row = self._existing(session, webhook_id, lock=True)
             for name, value in values.items():
                 setattr(row, name, value)
             if change.enabled or change.url is not None:
@@ -125,21 +133,24 @@ class WebhookStore:
             if change.enabled:
                 row.disabled_reason = None
             session.flush()
+            self._record(session, "update_webhook", webhook_id)
             session.refresh(row)
         return row
 
     def delete(self, webhook_id: UUID) -> None:
         """Remove a webhook with its deliveries, also those that wait."""
         with Session(self._engine) as session, session.begin():
-            session.delete(_existing(session, webhook_id, lock=True))
+            session.delete(self._existing(session, webhook_id, lock=True))
+            self._record(session, "delete_webhook", webhook_id)
 
     def rotate_secret(self, webhook_id: UUID) -> Webhook:
         """Give a webhook another secret; the one it had signs too until the grace is over."""
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
-            row = _existing(session, webhook_id, lock=True)
+            row = self._existing(session, webhook_id, lock=True)
             row.previous_secret, row.secret = row.secret, _new_secret()
             row.previous_secret_until = session.scalar(select(func.now() + GRACE))
             session.flush()
+            self._record(session, "rotate_webhook_secret", webhook_id)
             session.refresh(row)
         return row
 
@@ -150,7 +161,7 @@ class WebhookStore:
             WebhookDisabledError: nothing is sent to it.
         """
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
-            _require_enabled(_existing(session, webhook_id))
+            _require_enabled(self._existing(session, webhook_id))
             row = Delivery(
                 webhook_id=webhook_id,
                 event=PING,
@@ -169,13 +180,13 @@ class WebhookStore:
         cursor."""
         query = select(Delivery).where(Delivery.webhook_id == webhook_id)
         with Session(self._engine) as session:
-            _existing(session, webhook_id)
+            self._existing(session, webhook_id)
             return _page(session, Delivery, query, limit, cursor)
 
     def delivery(self, webhook_id: UUID, delivery_id: UUID) -> Delivery:
         """One delivery of a webhook; DeliveryNotFoundError when there is none."""
         with Session(self._engine) as session:
-            return _delivery(session, webhook_id, delivery_id)
+            return self._delivery(session, webhook_id, delivery_id)
 
     def replay(self, webhook_id: UUID, delivery_id: UUID) -> Delivery:
         """Send a delivery now, whatever has become of it; it keeps its id and its count of tries.
@@ -185,13 +196,31 @@ class WebhookStore:
             WebhookDisabledError: nothing is sent to it.
         """
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
-            _require_enabled(_existing(session, webhook_id))
-            row = _delivery(session, webhook_id, delivery_id, lock=True)
+            _require_enabled(self._existing(session, webhook_id))
+            row = self._delivery(session, webhook_id, delivery_id, lock=True)
             row.delivered_at = None
             row.next_try_at = session.scalar(select(func.now()))
             session.flush()
             session.refresh(row)
         return row
+
+    def _existing(self, session: Session, webhook_id: UUID, *, lock: bool = False) -> Webhook:
+        row = session.get(Webhook, webhook_id, with_for_update=SHARED if lock else None)
+        if row is None or not self._sees(row.owner):
+            raise WebhookNotFoundError(webhook_id)
+        return row
+
+    def _delivery(
+        self, session: Session, webhook_id: UUID, delivery_id: UUID, *, lock: bool = False
+    ) -> Delivery:
+        self._existing(session, webhook_id)
+        row = session.get(Delivery, delivery_id, with_for_update=lock or None)
+        if row is None or row.webhook_id != webhook_id:
+            raise DeliveryNotFoundError(webhook_id, delivery_id)
+        return row
+
+    def _record(self, session: Session, action: str, webhook_id: UUID) -> None:
+        record(session, self._caller, action, f"webhooks/{webhook_id}")
 
 
 def masked(secret: str) -> str:
@@ -207,23 +236,6 @@ def _new_secret() -> str:
 def _require_enabled(webhook: Webhook) -> None:
     if not webhook.enabled:
         raise WebhookDisabledError(webhook.id, webhook.disabled_reason)
-
-
-def _existing(session: Session, webhook_id: UUID, *, lock: bool = False) -> Webhook:
-    row = session.get(Webhook, webhook_id, with_for_update=SHARED if lock else None)
-    if row is None:
-        raise WebhookNotFoundError(webhook_id)
-    return row
-
-
-def _delivery(
-    session: Session, webhook_id: UUID, delivery_id: UUID, *, lock: bool = False
-) -> Delivery:
-    _existing(session, webhook_id)
-    row = session.get(Delivery, delivery_id, with_for_update=lock or None)
-    if row is None or row.webhook_id != webhook_id:
-        raise DeliveryNotFoundError(webhook_id, delivery_id)
-    return row
 
 
 def _page(

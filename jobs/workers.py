@@ -11,9 +11,11 @@ from sqlalchemy import ColumnElement, Engine, delete, func, literal, select, upd
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import Session
 
+from jobs.audit import record
 from jobs.devices import Device
 from jobs.errors import WorkerNotFoundError
 from jobs.records import Attempt, Job, Worker
+from jobs.roles import OnBehalf
 from jobs.states import WITHOUT_WORKER
 
 FORGOTTEN_AFTER = timedelta(days=1)
@@ -39,7 +41,7 @@ class WorkerAccount:
     job_id: UUID | None
 
 
-class WorkerStore:
+class WorkerStore(OnBehalf):
     """The workers' rows. Each public method is one transaction."""
 
     def __init__(self, engine: Engine) -> None:
@@ -71,28 +73,34 @@ class WorkerStore:
         """
         query = update(Worker).where(Worker.name == name).values(draining=True)
         with Session(self._engine) as session, session.begin():
-            session.execute(query)
+            if session.scalar(query.returning(Worker.name)) is not None:
+                record(session, self._caller, "drain", f"workers/{name}")
         found = [account for account in self.list() if account.worker.name == name]
         if not found:
             raise WorkerNotFoundError(name)
         return found[0]
 
     def list(self) -> Sequence[WorkerAccount]:
-        """All of them, by name."""
+        """All of them, by name; which job each has is told to those for whom it exists."""
         held = (
-            select(Attempt.worker, Job.id)
+            select(Attempt.worker, Job.id, Job.owner)
             .join(Job, Job.fencing_token == Attempt.fencing_token)
             .where(Job.state.in_(WITHOUT_WORKER))
             .subquery()
         )
         query = (
-            select(Worker, Worker.lost_at < func.now(), held.c.id)
+            select(Worker, Worker.lost_at < func.now(), held.c.id, held.c.owner)
             .outerjoin(held, held.c.worker == Worker.name)
             .order_by(Worker.name)
         )
         with Session(self._engine) as session:
             rows = session.execute(query).all()
-        return [WorkerAccount(row, _presence(row, lost, job), job) for row, lost, job in rows]
+        return [
+            WorkerAccount(
+                row, _presence(row, lost, job), job if job and self._sees(owner) else None
+            )
+            for row, lost, job, owner in rows
+        ]
 
 
 def _seen(name: str, device: Device, seconds: float, changes: Mapping[str, Any]) -> Insert:

@@ -49,7 +49,8 @@ def engine(settings: Settings) -> Iterator[Engine]:
     """Connections to a database without jobs."""
     engine = connect(settings, connections=5)
     with engine.begin() as connection:
-        connection.execute(text("TRUNCATE jobs, workers, idempotency_keys, webhooks CASCADE"))
+        tables = "jobs, workers, idempotency_keys, webhooks, keys, audit_events"
+        connection.execute(text(f"TRUNCATE {tables} CASCADE"))
     yield engine
     engine.dispose()
 

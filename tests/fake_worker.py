@@ -14,6 +14,7 @@ from jobs.ledger import LedgerStore
 from jobs.progress import Progress
 from jobs.records import Artifact, Job
 from jobs.states import JobState
+from jobs.workers import WorkerStore
 from tests.devices import HOST
 
 
@@ -25,6 +26,9 @@ class FakeWorker:
         self._attempts = AttemptStore(engine)
         self._artifacts = artifacts
         self._scratch = scratch
+
+    def arrive(self) -> None:
+        WorkerStore(self._engine).arrive("fake", HOST, 600)
 
     def claim(self) -> Claim:
         claim = self._attempts.claim(worker="fake", device=HOST, lease_seconds=600)

@@ -30,6 +30,7 @@ from jobs.ledger import LedgerStore
 from jobs.logs import configure_logs
 from jobs.patience import Patience
 from jobs.settings import Settings
+from jobs.sources import Sources
 from jobs.storage import artifact_store
 from jobs.traces import TRACEPARENT, traced, traces_of
 from worker.ledger import PostgresLedger
@@ -88,6 +89,8 @@ def _prune(
     )
     store = LedgerStore(engine, claim.job_id, claim.fencing_token)
     try:
+        # Checked when it was submitted, but a link may have changed since.
+        Sources.of(settings).require_allowed(claim.request)
         result = prune(
             PruneRequest.model_validate(claim.request.model_dump(include=_CORE_FIELDS)),
             folder / "result",

@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from api.access import Viewer
 from api.archive import Archive, Member
 from api.dependencies import Artifacts, Store
 from api.problems import DOMAIN, ProblemError
@@ -21,7 +22,9 @@ _RESPONSES = ranged("The archive.", media_type=_TAR, statuses=(404, 410, 422, 50
 
 @router.head("", response_class=Response, include_in_schema=False)
 @router.get("", operation_id="download_archive", response_class=Response, responses=_RESPONSES)
-def download(request: Request, job_id: UUID, store: Store, artifacts: Artifacts) -> Response:
+def download(
+    request: Request, job_id: UUID, store: Store, artifacts: Artifacts, _: Viewer
+) -> Response:
     """Every published file in one tar archive, in a folder named as the job, uncompressed.
 
     The same job always gives the same bytes, so a download that was cut goes on as that of a file

@@ -10,6 +10,7 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
+from api.access import Viewer
 from api.dependencies import Artifacts, Store
 from api.openapi import problems
 from api.problems import NO_LINKS, ProblemError
@@ -35,7 +36,7 @@ _RESPONSES = ranged(
 
 
 @router.get("", operation_id="list_artifacts", responses=problems(404, 422, 503))
-def list_artifacts(job_id: UUID, store: Store) -> ArtifactPage:
+def list_artifacts(job_id: UUID, store: Store, _: Viewer) -> ArtifactPage:
     """The published files of a job; none before it has succeeded. Sizes are in bytes."""
     return ArtifactPage.of(job_id, store.artifacts(job_id))
 
@@ -48,6 +49,7 @@ def link(
     name: Name,
     store: Store,
     artifacts: Artifacts,
+    _: Viewer,
     seconds: Annotated[
         int, Query(ge=1, le=LONGEST_LINK_SECONDS, description="For how long it shall be good.")
     ] = 3600,
@@ -77,7 +79,7 @@ def link(
     "/{name:path}", operation_id="download_artifact", response_class=Response, responses=_RESPONSES
 )
 def download(
-    request: Request, job_id: UUID, name: Name, store: Store, artifacts: Artifacts
+    request: Request, job_id: UUID, name: Name, store: Store, artifacts: Artifacts, _: Viewer
 ) -> Response:
     """One file. To go on with a download, send `Range: bytes=N-` with `If-Range` and the ETag.
 

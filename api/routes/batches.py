@@ -7,7 +7,8 @@ import structlog
 from fastapi import APIRouter, BackgroundTasks, Body, Response
 from fastapi.openapi.models import Example
 
-from api.dependencies import Bell, Store
+from api.access import Submitter, Viewer
+from api.dependencies import AllowedSources, Bell, Store
 from api.estimates import BatchEstimate
 from api.idempotency import REPLAYED, IdempotencyKey
 from api.openapi import problems
@@ -17,7 +18,9 @@ from api.validation import require_storable, unreadable
 from jobs.batch import BatchRequest
 from jobs.errors import PruneError
 from jobs.idempotency import submission_key
-from jobs.request import check_inputs
+from jobs.request import check_inputs, owned
+from jobs.roles import Caller
+from jobs.sources import Sources
 
 _log = structlog.get_logger(__name__)
 
@@ -48,6 +51,8 @@ def submit(
     afterwards: BackgroundTasks,
     store: Store,
     doorbell: Bell,
+    sources: AllowedSources,
+    caller: Submitter,
     key: IdempotencyKey = None,
     validate_only: ValidateOnly = False,
 ) -> Batch | Response:
@@ -55,9 +60,11 @@ def submit(
     is checked as one of its own. With `validate_only` nothing is stored, as for one job."""
     require_storable(request)
     if validate_only:
-        return answer(BatchEstimate.of(estimated(_checked(request).requests(), store)))
+        return answer(
+            BatchEstimate.of(estimated(_checked(request, sources, caller).requests(), store))
+        )
     submission = submission_key(key, request)
-    checked = request if store.has_submitted(submission) else _checked(request)
+    checked = request if store.has_submitted(submission) else _checked(request, sources, caller)
     made, replayed = store.submit_batch_once(checked, submission)
     if replayed:
         response.headers[REPLAYED] = "true"
@@ -70,29 +77,30 @@ def submit(
     return Batch.of(row, queued)
 
 
-def _checked(batch: BatchRequest) -> BatchRequest:
+def _checked(batch: BatchRequest, sources: Sources, caller: Caller) -> BatchRequest:
     """As for one job; what is wrong is named by its place in the batch."""
     checked = []
     for number, job in enumerate(batch.requests()):
-        at = batch.pointer_to(number)
         try:
-            checked.append(check_inputs(job))
+            # As in the store, which no longer knows where the request has said it.
+            named = owned(job, caller, batch.field_of(number, "owner"))
+            checked.append(check_inputs(named, sources))
         except PruneError as error:
-            error.field = f"{at[1:].replace('/', '.')}.{error.field}"
+            error.field = batch.field_of(number, error.field)
             raise
         except OSError as error:
-            raise unreadable(job, error, at=at) from error
+            raise unreadable(job, error, at=batch.pointer_to(number)) from error
     return BatchRequest(name=batch.name, jobs=tuple(checked))
 
 
 @router.get("/{batch_id}", operation_id="show_batch", responses=problems(404, 422, 503))
-def show(batch_id: UUID, store: Store) -> Batch:
+def show(batch_id: UUID, store: Store, _: Viewer) -> Batch:
     """How the jobs of a batch fare: counts by state, and each job with its error or result."""
     return Batch.of(*store.batch(batch_id))
 
 
 @router.post("/{batch_id}/cancel", operation_id="cancel_batch", responses=problems(404, 422, 503))
-def cancel(batch_id: UUID, store: Store) -> Batch:
+def cancel(batch_id: UUID, store: Store, _: Submitter) -> Batch:
     """Cancel every job of a batch that has not ended; the others stay as they are. Doing it twice
     changes nothing."""
     store.cancel_batch(batch_id)

@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.concurrency import run_in_threadpool
 
+from api.access import Viewer
 from api.dependencies import Store, Watch
 from api.event_stream import RETRY_MILLISECONDS, EventStream, JobFeed
 from api.openapi import Responses, problems
@@ -47,6 +48,7 @@ async def list_events(
     job_id: UUID,
     store: Store,
     watcher: Watch,
+    _: Viewer,
     limit: Limit = 50,
     cursor: Cursor = None,
     wait: Wait = 0,
@@ -75,6 +77,7 @@ async def stream(
     job_id: UUID,
     store: Store,
     watcher: Watch,
+    _: Viewer,
     last_event_header: Annotated[
         int | None, Header(alias="Last-Event-ID", ge=0, le=_LARGEST, description=_ABOUT_LAST)
     ] = None,

@@ -10,7 +10,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.openapi.models import Example
 from pydantic import BaseModel
 
-from api.dependencies import Bell, Store, Watch
+from api.access import Submitter, Viewer
+from api.dependencies import AllowedSources, Bell, Store, Watch
 from api.estimates import Estimate
 from api.idempotency import REPLAYED, REPLAYED_HEADER, IdempotencyKey
 from api.openapi import problems
@@ -21,6 +22,7 @@ from jobs import records
 from jobs.estimate import estimate
 from jobs.idempotency import submission_key
 from jobs.request import JobRequest, check_inputs
+from jobs.sources import Sources
 from jobs.states import JobState, Wish
 from jobs.store import JobStore
 
@@ -114,6 +116,8 @@ def submit(
     afterwards: BackgroundTasks,
     store: Store,
     doorbell: Bell,
+    sources: AllowedSources,
+    _: Submitter,
     key: IdempotencyKey = None,
     validate_only: ValidateOnly = False,
 ) -> Job | Response:
@@ -122,10 +126,10 @@ def submit(
     `validate_only` all is checked and nothing stored; the answer says what the job would take."""
     require_storable(request)
     if validate_only:
-        return answer(estimated([_checked(request)], store)[0])
+        return answer(estimated([_checked(request, sources)], store)[0])
     submission = submission_key(key, request)
     # Files may have gone since; that is no reason to deny what was queued.
-    checked = request if store.has_submitted(submission) else _checked(request)
+    checked = request if store.has_submitted(submission) else _checked(request, sources)
     job, replayed = store.submit_once(checked, submission)
     if replayed:
         response.headers[REPLAYED] = "true"
@@ -151,9 +155,9 @@ def answer(value: BaseModel) -> Response:
     return Response(value.model_dump_json(), media_type="application/json")
 
 
-def _checked(request: JobRequest) -> JobRequest:
+def _checked(request: JobRequest, sources: Sources) -> JobRequest:
     try:
-        return check_inputs(request)
+        return check_inputs(request, sources)
     except OSError as error:
         raise unreadable(request, error) from error
 
@@ -161,6 +165,7 @@ def _checked(request: JobRequest) -> JobRequest:
 @router.get("", operation_id="list_jobs", responses=problems(422, 503))
 def list_jobs(
     store: Store,
+    _: Viewer,
     limit: Limit = 50,
     cursor: Cursor = None,
     state: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
@@ -175,6 +180,7 @@ async def show(
     job_id: UUID,
     store: Store,
     watcher: Watch,
+    _: Viewer,
     wait: Wait = 0,
     state: Annotated[
         JobState | None,
@@ -199,14 +205,16 @@ async def show(
 
 
 @router.post("/{job_id}/pause", operation_id="pause_job", responses=problems(404, 409, 422, 503))
-def pause(job_id: UUID, store: Store) -> Job:
+def pause(job_id: UUID, store: Store, _: Submitter) -> Job:
     """Pause a job: a queued one at once, a running one after the forward pass in flight, which
     frees its device. All that was evaluated is kept. Doing it twice changes nothing."""
     return shown(store.ask(job_id, Wish.PAUSE), store)
 
 
 @router.post("/{job_id}/resume", operation_id="resume_job", responses=problems(404, 409, 422, 503))
-def resume(job_id: UUID, store: Store, afterwards: BackgroundTasks, doorbell: Bell) -> Job:
+def resume(
+    job_id: UUID, store: Store, afterwards: BackgroundTasks, doorbell: Bell, _: Submitter
+) -> Job:
     """Let a paused job go on, from what it has evaluated. Doing it twice changes nothing."""
     job = store.ask(job_id, Wish.RESUME)
     afterwards.add_task(doorbell.ring, job.id)
@@ -214,7 +222,7 @@ def resume(job_id: UUID, store: Store, afterwards: BackgroundTasks, doorbell: Be
 
 
 @router.post("/{job_id}/cancel", operation_id="cancel_job", responses=problems(404, 409, 422, 503))
-def cancel(job_id: UUID, store: Store) -> Job:
+def cancel(job_id: UUID, store: Store, _: Submitter) -> Job:
     """Cancel a job: a queued or paused one at once, a running one after the forward pass in flight.
     Doing it twice changes nothing; a job that has succeeded or failed cannot be cancelled."""
     return shown(store.ask(job_id, Wish.CANCEL), store)
@@ -227,7 +235,12 @@ def cancel(job_id: UUID, store: Store) -> Job:
     responses={201: CREATED, **problems(404, 409, 422, 503)},
 )
 def retry(
-    job_id: UUID, response: Response, store: Store, afterwards: BackgroundTasks, doorbell: Bell
+    job_id: UUID,
+    response: Response,
+    store: Store,
+    afterwards: BackgroundTasks,
+    doorbell: Bell,
+    _: Submitter,
 ) -> Job:
     """Queue a new job that goes on from what a failed or cancelled one has evaluated; it starts
     anew if the inputs have changed since. Doing it twice gives the same job."""
@@ -244,6 +257,6 @@ def shown(job: records.Job, store: JobStore) -> Job:
 
 
 @router.get("/{job_id}/attempts", operation_id="list_attempts", responses=problems(404, 422, 503))
-def attempts(job_id: UUID, store: Store) -> AttemptPage:
+def attempts(job_id: UUID, store: Store, _: Viewer) -> AttemptPage:
     """Which workers have held a job, how far each came and why it let go, the first one first."""
     return AttemptPage(items=[Attempt.of(account) for account in store.attempts(job_id)])

@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query
 from fastapi.concurrency import run_in_threadpool
 
+from api.access import Viewer
 from api.dependencies import Logs, Watch
 from api.openapi import problems
 from api.routes.jobs import Cursor
@@ -26,6 +27,7 @@ async def list_log_lines(
     number: Annotated[int, Path(ge=1, le=2**31 - 1, description="Of the attempt, from 1.")],
     logs: Logs,
     watcher: Watch,
+    _: Viewer,
     limit: Annotated[int, Query(ge=1, le=_MOST_LINES, description="Most lines to return.")] = 200,
     cursor: Cursor = None,
     tail: Annotated[

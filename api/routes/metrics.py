@@ -4,6 +4,7 @@ from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from api.access import Operator
 from api.dependencies import Counted, Measured, Workers
 from api.metrics import of_connections, of_database, of_rows
 from api.openapi import problems
@@ -18,7 +19,9 @@ router = APIRouter(tags=["health"])
     response_class=PlainTextResponse,
     responses={200: {"description": "In Prometheus' text format."}, **problems()},
 )
-def metrics(measured: Measured, counted: Counted, workers: Workers) -> PlainTextResponse:
+def metrics(
+    measured: Measured, counted: Counted, workers: Workers, _: Operator
+) -> PlainTextResponse:
     """Figures of jobs, queue, attempts and workers, the same from every process, and of this
     process's requests. Without the database only the latter."""
     # Before a connection is taken for the figures.

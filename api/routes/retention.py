@@ -5,6 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 
+from api.access import Operator, Submitter
 from api.dependencies import Kept, Store
 from api.openapi import problems
 from api.routes.jobs import shown
@@ -14,13 +15,13 @@ router = APIRouter(prefix="/v1", tags=["retention"])
 
 
 @router.post("/jobs/{job_id}/pin", operation_id="pin_job", responses=problems(404, 422, 503))
-def pin(job_id: UUID, store: Store) -> Job:
+def pin(job_id: UUID, store: Store, _: Submitter) -> Job:
     """Keep the files of a job whatever its age. Doing it twice changes nothing."""
     return shown(store.pin(job_id, pinned=True), store)
 
 
 @router.post("/jobs/{job_id}/unpin", operation_id="unpin_job", responses=problems(404, 422, 503))
-def unpin(job_id: UUID, store: Store) -> Job:
+def unpin(job_id: UUID, store: Store, _: Submitter) -> Job:
     """Let the files of a job expire as others do. Doing it twice changes nothing."""
     return shown(store.pin(job_id, pinned=False), store)
 
@@ -28,6 +29,7 @@ def unpin(job_id: UUID, store: Store) -> Job:
 @router.post("/gc", operation_id="collect_garbage", responses=problems(422, 503))
 def collect(
     kept: Kept,
+    _: Operator,
     dry_run: Annotated[bool, Query(description="Only tell what would be done.")] = False,
 ) -> Expiries:
     """Announce the end of what is not kept any longer, and remove what was announced long enough

@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Response
 from fastapi.openapi.models import Example
 
+from api.access import Submitter, Viewer
 from api.dependencies import WayOut, Webhooks
 from api.openapi import problems
 from api.outbound import Outbound, RefusedUrlError
@@ -48,6 +49,7 @@ def create(
     response: Response,
     webhooks: Webhooks,
     outbound: WayOut,
+    _: Submitter,
 ) -> Webhook:
     """Have an address told what happens to the jobs of an owner, by signed messages as in the
     Standard Webhooks specification. The answer has the secret that signs them."""
@@ -59,14 +61,16 @@ def create(
 
 
 @router.get("", operation_id="list_webhooks", responses=problems(422, 503))
-def list_webhooks(webhooks: Webhooks, limit: Limit = 50, cursor: Cursor = None) -> WebhookPage:
+def list_webhooks(
+    webhooks: Webhooks, _: Viewer, limit: Limit = 50, cursor: Cursor = None
+) -> WebhookPage:
     """All webhooks, newest first."""
     page = webhooks.list(limit=limit, cursor=cursor)
     return WebhookPage(items=[Webhook.of(row) for row in page.items], next_cursor=page.next_cursor)
 
 
 @router.get("/{webhook_id}", operation_id="show_webhook", responses=problems(404, 422, 503))
-def show(webhook_id: UUID, webhooks: Webhooks) -> Webhook:
+def show(webhook_id: UUID, webhooks: Webhooks, _: Viewer) -> Webhook:
     """One webhook: what it hears of, and whether anything arrives."""
     return Webhook.of(webhooks.show(webhook_id))
 
@@ -79,6 +83,7 @@ def update(
     change: Annotated[WebhookChange, Body(openapi_examples=_CHANGES)],
     webhooks: Webhooks,
     outbound: WayOut,
+    _: Submitter,
 ) -> Webhook:
     """Change the address, the events or the name of a webhook, disable or enable it."""
     require_storable(change)
@@ -93,7 +98,7 @@ def update(
     status_code=204,
     responses=problems(404, 422, 503),
 )
-def delete(webhook_id: UUID, webhooks: Webhooks) -> None:
+def delete(webhook_id: UUID, webhooks: Webhooks, _: Submitter) -> None:
     """Remove a webhook, its log, and what still waits to be sent to it."""
     webhooks.delete(webhook_id)
 
@@ -103,7 +108,7 @@ def delete(webhook_id: UUID, webhooks: Webhooks) -> None:
     operation_id="rotate_webhook_secret",
     responses=problems(404, 422, 503),
 )
-def rotate_secret(webhook_id: UUID, webhooks: Webhooks) -> Webhook:
+def rotate_secret(webhook_id: UUID, webhooks: Webhooks, _: Submitter) -> Webhook:
     """Give a webhook another secret; the answer has it. For 24 hours messages are signed with the
     one before too, so that receivers may change over in peace."""
     return Webhook.of(webhooks.rotate_secret(webhook_id), reveal=True)
@@ -115,7 +120,7 @@ def rotate_secret(webhook_id: UUID, webhooks: Webhooks) -> Webhook:
     status_code=202,
     responses=problems(404, 409, 422, 503),
 )
-def test(webhook_id: UUID, webhooks: Webhooks) -> Delivery:
+def test(webhook_id: UUID, webhooks: Webhooks, _: Submitter) -> Delivery:
     """Send a message `webhook.test`, whatever the webhook's events. It goes the way of all others
     but is tried once; its delivery tells how that went, within seconds."""
     return Delivery.of(webhooks.ping(webhook_id))
@@ -125,7 +130,7 @@ def test(webhook_id: UUID, webhooks: Webhooks) -> Delivery:
     "/{webhook_id}/deliveries", operation_id="list_deliveries", responses=problems(404, 422, 503)
 )
 def deliveries(
-    webhook_id: UUID, webhooks: Webhooks, limit: Limit = 50, cursor: Cursor = None
+    webhook_id: UUID, webhooks: Webhooks, _: Viewer, limit: Limit = 50, cursor: Cursor = None
 ) -> DeliveryPage:
     """What was and will be sent to a webhook, newest first, with how the last try ended."""
     page = webhooks.deliveries(webhook_id, limit=limit, cursor=cursor)
@@ -139,7 +144,7 @@ def deliveries(
     operation_id="show_delivery",
     responses=problems(404, 422, 503),
 )
-def delivery(webhook_id: UUID, delivery_id: UUID, webhooks: Webhooks) -> Delivery:
+def delivery(webhook_id: UUID, delivery_id: UUID, webhooks: Webhooks, _: Viewer) -> Delivery:
     """One delivery."""
     return Delivery.of(webhooks.delivery(webhook_id, delivery_id))
 
@@ -150,7 +155,7 @@ def delivery(webhook_id: UUID, delivery_id: UUID, webhooks: Webhooks) -> Deliver
     status_code=202,
     responses=problems(404, 409, 422, 503),
 )
-def replay(webhook_id: UUID, delivery_id: UUID, webhooks: Webhooks) -> Delivery:
+def replay(webhook_id: UUID, delivery_id: UUID, webhooks: Webhooks, _: Submitter) -> Delivery:
     """Send a delivery now, whether it has arrived, waits or is given up. It keeps its id, by which
     a receiver knows what it has seen; where its tries are used up, it gets this one."""
     return Delivery.of(webhooks.replay(webhook_id, delivery_id))

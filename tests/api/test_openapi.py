@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from api.access import PUBLIC
 from api.app import create_app
 from api.problems import MEDIA_TYPE
 from jobs.request import JobRequest
@@ -44,6 +45,13 @@ OPERATIONS = {
     ("post", "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay"): "replay_delivery",
     ("get", "/v1/workers"): "list_workers",
     ("post", "/v1/workers/{name}/drain"): "drain_worker",
+    ("post", "/v1/keys"): "create_key",
+    ("get", "/v1/keys"): "list_keys",
+    ("get", "/v1/keys/{key_id}"): "show_key",
+    ("post", "/v1/keys/{key_id}/rotate"): "rotate_key",
+    ("post", "/v1/keys/{key_id}/revoke"): "revoke_key",
+    ("get", "/v1/me"): "show_me",
+    ("get", "/v1/audit"): "list_audit_events",
     ("get", "/healthz"): "healthz",
     ("get", "/readyz"): "readyz",
     ("get", "/metrics"): "metrics",
@@ -80,6 +88,20 @@ def test_every_error_is_a_problem(document: dict[str, Any]) -> None:
             content = operation["responses"][status]["content"]
             assert content == {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_every_operation_that_needs_a_key_says_so_and_what_comes_without_one(
+    document: dict[str, Any],
+) -> None:
+    scheme = document["components"]["securitySchemes"]["key"]
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    for (_, path), operation in operations(document).items():
+        needs_key = path not in PUBLIC
+        assert operation.get("security") == ([{"key": []}] if needs_key else None), path
+        assert ({"401", "429"} <= set(operation["responses"])) is needs_key, path
+        if needs_key:
+            assert "WWW-Authenticate" in operation["responses"]["401"]["headers"]
+            assert "Retry-After" in operation["responses"]["429"]["headers"]
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:

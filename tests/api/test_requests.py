@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
+from sqlalchemy import Engine
 
 from api.app import create_app
 from api.loopback import is_local, is_local_name
 from jobs.settings import Settings
 from jobs.store import JobStore
+from jobs.tokens import Token
 from tests.api.problems import require_problem
 
 NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
@@ -79,10 +82,14 @@ def test_a_peer_on_another_machine_is_refused(settings: Settings) -> None:
             assert "BONSAI_ALLOW_REMOTE" in problem["detail"]
 
 
-def test_a_peer_on_another_machine_may_be_allowed(settings: Settings) -> None:
-    app = create_app(settings.model_copy(update={"allow_remote": True}))
+def test_a_peer_on_another_machine_may_be_allowed(settings: Settings, engine: Engine) -> None:
+    key = Token.generate().reveal()
+    changes = {"allow_remote": True, "admin_key": SecretStr(key), "source_folders": ()}
+    app = create_app(settings.model_copy(update=changes))
     with TestClient(app, client=("192.0.2.7", 40000)) as client:
-        assert client.get("/v1/jobs").status_code == 200
+        require_problem(client.get("/v1/jobs"), 401, "not_authenticated")
+        headers = {"Authorization": f"Bearer {key}", "Host": "prune.example"}
+        assert client.get("/v1/jobs", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(

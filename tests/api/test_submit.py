@@ -10,10 +10,12 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
+from api.app import create_app
 from api.routes.jobs import EXAMPLE
 from jobs.doorbell import QUEUE
 from jobs.records import Job
 from jobs.request import JobRequest
+from jobs.settings import Settings
 from tests.api.problems import only_error, require_problem
 
 
@@ -314,3 +316,38 @@ def test_a_refused_job_leaves_no_row(
     client.post("/v1/jobs", json=change(body, "target.sparsity", 0.99))
     with Session(engine) as session:
         assert session.scalar(select(func.count()).select_from(Job)) == 0
+
+
+def test_inputs_come_from_the_folders_and_repositories_that_are_allowed(
+    settings: Settings, engine: Engine, body: dict[str, Any], text_file: Path, tmp_path: Path
+) -> None:
+    allowed = tmp_path / "allowed"
+    allowed.mkdir()
+    changes = {"source_folders": (allowed,), "hub_repositories": ("meta-llama/*",)}
+    with TestClient(create_app(settings.model_copy(update=changes))) as client:
+        for said, pointer in (
+            (body, "/model/source"),
+            ({**body, "model": {"source": "evil/model"}}, "/model/source"),
+            ({**body, "model": {"source": "meta-llama/x"}}, "/calibration/source"),
+        ):
+            problem = require_problem(client.post("/v1/jobs", json=said), 422, "source_not_allowed")
+            assert only_error(problem)["pointer"] == pointer
+            batch = client.post("/v1/batches", json={"jobs": [said]})
+            problem = require_problem(batch, 422, "source_not_allowed")
+            assert only_error(problem)["pointer"] == f"/jobs/0{pointer}"
+        text_file.rename(allowed / "text.txt")
+        body["calibration"]["source"] = str(allowed / "text.txt")
+        answer = client.post("/v1/jobs", json={**body, "model": {"source": "meta-llama/x"}})
+        assert answer.status_code == 201, answer.text
+
+
+@pytest.mark.parametrize("place", ["", "model", "pruning", "calibration"])
+def test_no_request_may_ask_for_code_of_a_repository(
+    client: TestClient, body: dict[str, Any], place: str
+) -> None:
+    """What runs code that came with a model is the operator's to allow, and nothing does."""
+    asked = {"trust_remote_code": True}
+    said = {**body, place: {**body.get(place, {}), **asked}} if place else {**body, **asked}
+    problem = require_problem(client.post("/v1/jobs", json=said), 422, "invalid_request")
+    pointer = "/".join(["", place, "trust_remote_code"] if place else ["", "trust_remote_code"])
+    assert only_error(problem)["pointer"] == pointer

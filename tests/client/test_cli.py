@@ -25,7 +25,7 @@ from tests.fake_worker import FakeWorker
 Bonsai = Callable[..., Result]
 COMMANDS = [
     *("up", "submit", "validate", "list", "show", "watch", "pause", "resume", "cancel", "retry"),
-    *("attempts", "logs"),
+    *("attempts", "logs", "keys", "whoami"),
     *("batch", "download", "prune", "evaluate"),
 ]
 

@@ -119,7 +119,7 @@ def test_who_comes_second_waits_for_what_becomes_of_the_first(
 ) -> None:
     made_id = uuid4()
     with ThreadPoolExecutor(1) as pool, Session(engine) as first:
-        take(first, submission_key(KEY, request_), made_id)
+        take(first, "default", submission_key(KEY, request_), made_id)
         second = pool.submit(submit, store, request_, KEY)
         wait_for_a_lock(engine, second)
         if commits:

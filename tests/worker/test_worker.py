@@ -79,6 +79,25 @@ def test_a_target_with_stops_publishes_a_model_for_each(
     assert (job.progress["round"], job.progress["rounds"]) == (3, 3)
 
 
+def test_a_source_that_has_come_to_lead_outside_is_not_read(
+    service: Service,
+    request_for: Callable[..., JobRequest],
+    inputs: tuple[Path, Path],
+    tmp_path: Path,
+) -> None:
+    """It was inside when the job was submitted; then its folder became a link."""
+    allowed = tmp_path / "allowed"
+    allowed.mkdir()
+    (allowed / "model").symlink_to(inputs[0])
+    folders = f"{allowed},{inputs[1].parent / 'text.txt'}"
+    service.start_worker(source_folders=folders)
+    job = service.wait_final(service.submit(request_for(source=str(allowed / "model"))))
+    assert job.state == JobState.FAILED
+    assert job.error is not None
+    assert (job.error["code"], job.error["field"]) == ("source_not_allowed", "model.source")
+    assert service.evaluated(job.id) == 0
+
+
 def test_what_the_core_refuses_becomes_the_jobs_error(
     service: Service, request_for: Callable[..., JobRequest], tmp_path: Path
 ) -> None:

@@ -1,0 +1,113 @@
+"""Where models and texts of requests may come from: folders, and repositories of the hub.
+
+Checked when a request comes, and again by the process that is about to read: in between, a link may
+have come to lead elsewhere.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from bonsai_core.config import PruneRequest
+from jobs.errors import ForbiddenSourceError
+from jobs.settings import Settings
+
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where models and texts may come from.
+
+    Attributes:
+        folders: they and what is below them; None: any folder.
+        hub_repositories: patterns of hub ids, such as `meta-llama/*`.
+    """
+
+    folders: tuple[Path, ...] | None = None
+    hub_repositories: tuple[str, ...] = ("*",)
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Sources":
+        """Those that the operator has set."""
+        return cls(settings.source_folders, settings.hub_repositories)
+
+    def require_allowed(self, request: PruneRequest) -> None:
+        """Refuse a request that names anything outside; what is there or not is not told.
+
+        Raises:
+            ForbiddenSourceError: names the field, and where it may lead.
+        """
+        self._require("model.source", request.model.source, folder=request.model.is_folder)
+        text = request.calibration
+        # After a colon come subset and split of a data set, unless it belongs to a file's name.
+        name = text.source.split(":")[0]
+        for source in (name, text.source) if text.is_file else (name,):
+            self._require("calibration.source", source, folder=text.is_file)
+        for number, part in enumerate(request.pruning.utilities):
+            path = part.settings.get("path")
+            # Of `function` it names code, which no request may.
+            if isinstance(path, str) and part.name != "function":
+                self._require(f"pruning.utility.{number}.settings.path", path, folder=True)
+
+    def _require(self, field: str, source: str, *, folder: bool) -> None:
+        # What looks like a hub id is read as a folder where one of that name is at hand.
+        if folder or _is_there(source):
+            self._require_inside(field, source)
+        elif not _HUB_ID.fullmatch(source) or ".." in source:
+            raise ForbiddenSourceError(
+                "is neither a path nor a hub id",
+                field=field,
+                value=source,
+                allowed="an absolute path, or letters, digits, '.', '_', '-' and one '/' at most",
+                cure="use a hub id such as 'owner/name'",
+            )
+        elif not any(fnmatchcase(source, pattern) for pattern in self.hub_repositories):
+            raise ForbiddenSourceError(
+                "is not among the hub's repositories that this service may use",
+                field=field,
+                value=source,
+                allowed=", ".join(self.hub_repositories) or "none",
+                cure="use one of these, or have the operator allow it (BONSAI_HUB_REPOSITORIES)",
+            )
+
+    def _require_inside(self, field: str, source: str) -> None:
+        if self.folders is None:
+            return
+        path, folders = Path(source), [folder.resolve() for folder in self.folders]
+        try:
+            # Links first: what looks to be inside may lead out.
+            inside = path.is_absolute() and all(
+                any(found.resolve().is_relative_to(folder) for folder in folders)
+                for found in _with_links(path)
+            )
+        except (OSError, ValueError, RuntimeError):
+            inside = False  # a NUL, too long a name, links in a circle
+        if not inside:
+            raise ForbiddenSourceError(
+                "is not in a folder that this service may read, or has a link that leads out of it",
+                field=field,
+                value=source,
+                allowed=f"absolute paths in {', '.join(map(str, self.folders)) or 'no folder'}",
+                cure="move it there, or have the operator allow it (BONSAI_SOURCE_FOLDERS)",
+            )
+
+
+def _is_there(source: str) -> bool:
+    try:
+        return Path(source).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _with_links(path: Path) -> Iterator[Path]:
+    """A path, and every link below it."""
+    yield path
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            found = Path(folder, name)
+            if found.is_symlink():
+                yield found
