@@ -134,7 +134,7 @@ class ProcessTree:
         settings = self._settings
         address = ("--host", settings.host, "--port", str(settings.port))
         application = ("uvicorn", "api.app:create_app", "--factory", *address, "--no-access-log")
-        # A client that follows a job's events would hold up the end for ever.
+        # A client that does not take what it was sent would hold up the end for ever.
         impatience = ("--timeout-graceful-shutdown", "5")
         child = self._python("api", *application, *impatience, environment=environment)
         self._api = Service(child, self._say)

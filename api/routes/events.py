@@ -70,6 +70,7 @@ async def list_events(
 @router.get(
     "/stream",
     operation_id="stream_events",
+    status_code=200,
     response_class=EventStream,
     responses=_RESPONSES,
 )

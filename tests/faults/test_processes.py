@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from jobs.log_lines import LogStore
 from jobs.schedule import WaitingReason
 from jobs.states import JobState, Wish
 from jobs.workers import Presence, WorkerStore
@@ -187,6 +188,9 @@ def test_f19_a_child_hangs(night: Night) -> None:
         if event.type == "stalled"
     )
     assert "in _hang" in event.data["log_tail"]
+    # Whoever asks for its log finds the same.
+    said = LogStore(night.service.engine).page(job_id, 1, limit=1000).items
+    assert any("in _hang" in line.text for line in said)
     assert children_of(worker.pid) == []
 
 

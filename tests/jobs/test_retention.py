@@ -15,7 +15,8 @@ from jobs.collector import Collector, Why
 from jobs.errors import JobNotFoundError, QuotaExceededError
 from jobs.fairness import Fairness
 from jobs.ledger import LedgerStore
-from jobs.records import Evaluation, Job, Round
+from jobs.log_lines import LogStore
+from jobs.records import Attempt, Evaluation, Job, LogLine, Round
 from jobs.request import JobRequest
 from jobs.retention import Retention
 from jobs.settings import Settings
@@ -46,6 +47,7 @@ def ended(
         stored = LocalArtifactStore(tmp_path / "elsewhere").put(key, source)
         LedgerStore(engine, job_id, claim.fencing_token).begin_round(1, stored)
         worker.evaluate(claim, number=1, trials=2)
+        LogStore(engine).keep(claim.fencing_token, {1: "said"})
         if failed:
             worker.fail(claim)
         else:
@@ -107,6 +109,8 @@ def test_it_is_announced_and_then_goes_with_files_and_ledger(
         for table in (Round, Evaluation):
             owners = set(session.scalars(select(table.job_id)))
             assert owners == {young}
+        said = select(Attempt.job_id).join(LogLine, LogLine.fencing_token == Attempt.fencing_token)
+        assert session.scalars(said).all() == [young]
     assert collector.collect() == []
 
 
