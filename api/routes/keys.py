@@ -39,7 +39,7 @@ def list_keys(keys: Keys) -> KeyPage:
     return KeyPage.of(keys.list())
 
 
-@router.get("/{key_id}", operation_id="show_key", responses=problems(404, 503))
+@router.get("/{key_id}", operation_id="show_key", responses=problems(404, 422, 503))
 def show(key_id: str, keys: Keys) -> Key:
     """One key, without its secret."""
     return Key.of(keys.show(key_id))
@@ -62,7 +62,7 @@ def rotate(
     return _once(response, NewKey.revealed(account, token))
 
 
-@router.post("/{key_id}/revoke", operation_id="revoke_key", responses=problems(404, 503))
+@router.post("/{key_id}/revoke", operation_id="revoke_key", responses=problems(404, 422, 503))
 def revoke(key_id: str, keys: Keys) -> Key:
     """End a key at once. Doing it twice changes nothing."""
     return Key.of(keys.revoke(key_id))

@@ -33,7 +33,6 @@ HOSTILE = (
     "file:%5C%5Cetc",
     "%00",
     "model%00.json",
-    "%0d%0aX-Injected:%201",
     "%EF%BC%8E%EF%BC%8E%EF%BC%8Fetc",
     "m%D0%BEdel",
     "%FF%FE",

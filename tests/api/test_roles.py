@@ -18,6 +18,8 @@ from tests.api.problems import require_problem
 JOB = f"/v1/jobs/{uuid4()}"
 BATCH = f"/v1/batches/{uuid4()}"
 ARTIFACT = f"{JOB}/artifacts/config.json"
+WEBHOOK = f"/v1/webhooks/{uuid4()}"
+DELIVERY = f"{WEBHOOK}/deliveries/{uuid4()}"
 DRAIN = "/v1/workers/nobody/drain"
 
 LEAST_ROLE = {
@@ -25,11 +27,20 @@ LEAST_ROLE = {
     ("GET", "/v1/jobs"): Role.VIEWER,
     ("GET", JOB): Role.VIEWER,
     ("GET", f"{JOB}/events"): Role.VIEWER,
+    ("GET", f"{JOB}/events/stream"): Role.VIEWER,
     ("GET", f"{JOB}/attempts"): Role.VIEWER,
+    ("GET", f"{JOB}/attempts/1/logs"): Role.VIEWER,
+    ("GET", f"{JOB}/archive"): Role.VIEWER,
+    ("HEAD", f"{JOB}/archive"): Role.VIEWER,
     ("GET", f"{JOB}/artifacts"): Role.VIEWER,
     ("GET", ARTIFACT): Role.VIEWER,
     ("HEAD", ARTIFACT): Role.VIEWER,
+    ("GET", f"{ARTIFACT}/link"): Role.VIEWER,
     ("GET", BATCH): Role.VIEWER,
+    ("GET", "/v1/webhooks"): Role.VIEWER,
+    ("GET", WEBHOOK): Role.VIEWER,
+    ("GET", f"{WEBHOOK}/deliveries"): Role.VIEWER,
+    ("GET", DELIVERY): Role.VIEWER,
     ("GET", "/v1/workers"): Role.VIEWER,
     ("POST", "/v1/jobs"): Role.SUBMITTER,
     ("POST", "/v1/batches"): Role.SUBMITTER,
@@ -40,6 +51,13 @@ LEAST_ROLE = {
     ("POST", f"{JOB}/pin"): Role.SUBMITTER,
     ("POST", f"{JOB}/unpin"): Role.SUBMITTER,
     ("POST", f"{BATCH}/cancel"): Role.SUBMITTER,
+    ("POST", "/v1/webhooks"): Role.SUBMITTER,
+    ("PATCH", WEBHOOK): Role.SUBMITTER,
+    ("DELETE", WEBHOOK): Role.SUBMITTER,
+    ("POST", f"{WEBHOOK}/test"): Role.SUBMITTER,
+    ("POST", f"{WEBHOOK}/rotate-secret"): Role.SUBMITTER,
+    ("POST", f"{DELIVERY}/replay"): Role.SUBMITTER,
+    ("GET", "/metrics"): Role.OPERATOR,
     ("POST", DRAIN): Role.OPERATOR,
     ("POST", "/v1/gc"): Role.OPERATOR,
     ("GET", "/v1/keys"): Role.ADMIN,
@@ -101,11 +119,20 @@ def test_the_table_has_every_route() -> None:
     for route in iter_route_contexts(app.routes):
         if route.path in PUBLIC:
             continue
-        names = {"{batch_id}": BATCH.split("/")[-1], "{job_id}": JOB.split("/")[-1]}
+        names = {
+            "{batch_id}": BATCH.split("/")[-1],
+            "{job_id}": JOB.split("/")[-1],
+            "{webhook_id}": WEBHOOK.split("/")[-1],
+            "{delivery_id}": DELIVERY.split("/")[-1],
+            "{number}": "1",
+        }
         path = route.path
         for name, value in names.items():
             path = path.replace(name, value)
-        for name, value in (("artifacts/{name}", "artifacts/config.json"), ("{name}", "nobody")):
+        for name, value in (
+            ("artifacts/{name:path}", "artifacts/config.json"),
+            ("{name}", "nobody"),
+        ):
             path = path.replace(name, value)
         path = path.replace("{key_id}", "nothing")
         assert {(method, path) for method in route.methods} & asked, (route.methods, path)
