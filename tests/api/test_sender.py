@@ -243,10 +243,10 @@ def test_a_slow_receiver_has_failed(
 
 
 @pytest.mark.parametrize(
-    ("status", "wanted", "least"),
+    ("status", "wanted", "asked"),
     [
         (429, "3600", timedelta(hours=1)),
-        (503, format_datetime(datetime.now(UTC) + timedelta(hours=3)), timedelta(hours=2)),
+        (503, "a date", timedelta(hours=3)),
         (503, "99999999999", timedelta(hours=24)),
         (503, "soon", NO_DELAY),
         (500, "3600", NO_DELAY),
@@ -259,8 +259,10 @@ def test_a_receiver_that_asks_for_time_gets_it(
     submitted: Callable[[], UUID],
     status: int,
     wanted: str,
-    least: timedelta,
+    asked: timedelta,
 ) -> None:
+    if wanted == "a date":
+        wanted = format_datetime(datetime.now(UTC) + asked)
     with Receiver(statuses=[status], headers={"Retry-After": wanted}) as receiver:
         webhook = hearing(webhooks, receiver.url)
         submitted()
@@ -269,8 +271,9 @@ def test_a_receiver_that_asks_for_time_gets_it(
     assert delivery.next_try_at is not None
     assert delivery.tried_at is not None
     waits = delivery.next_try_at - delivery.tried_at
-    # A tenth more at most, and what the try itself has taken.
-    assert least <= waits <= least * 1.6 + timedelta(minutes=1)
+    # A tenth more at most; the test and the try have taken a while themselves.
+    some = timedelta(minutes=2)
+    assert asked - some <= waits <= asked * 1.1 + some
 
 
 def test_a_webhook_that_nothing_reaches_for_days_is_disabled_and_says_so(

@@ -2,10 +2,12 @@
 
 import re
 import tomllib
+from datetime import timedelta
 from pathlib import Path
 
 import yaml
 
+from jobs.deliveries import DELAYS, WebhookEvent
 from jobs.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -15,6 +17,15 @@ def test_every_setting_is_in_the_operations_page() -> None:
     page = (PROJECT / "docs" / "operations.md").read_text()
     missing = [name for name in Settings.model_fields if f"BONSAI_{name.upper()}" not in page]
     assert missing == []
+
+
+def test_every_event_and_pause_of_webhooks_is_in_their_page() -> None:
+    page = (PROJECT / "docs" / "webhooks.md").read_text()
+    assert [event for event in WebhookEvent if f"`{event}`" not in page] == []
+    (pauses,) = re.findall(r"\| pause \| (.*) \| given up \|", page)
+    units = {"s": "seconds", "min": "minutes", "h": "hours"}
+    told = [pause.split() for pause in pauses.split(" | ")]
+    assert [timedelta(**{units[unit]: int(count)}) for count, unit in told] == list(DELAYS)
 
 
 def test_compose_sets_only_settings_that_exist() -> None:
