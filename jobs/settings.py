@@ -92,6 +92,17 @@ class Settings(BaseSettings):
     expiry_notice_hours: Annotated[float, Field(ge=0)] = 24.0
     """How long before its end an expiry is announced by an event."""
 
+    mlflow_tracking_uri: str | None = None
+    """MLflow server that workers tell of finished models, as MLflow spells it; none: nobody is
+    told. Its credentials are MLflow's own variables."""
+
+    mlflow_experiment: Annotated[str, Field(min_length=1)] = "bonsai"
+    """Experiment of the runs that it gets."""
+
+    mlflow_source: str | None = None
+    """URI at which those who ask the registry find the artifacts' folder; none: that of
+    `artifacts_dir`. MLflow servers take no `file:` from others, but `s3:` and `https:`."""
+
     allow_remote: bool = False
     """Whether the API answers peers that are not on this machine. There are no API keys yet: set
     it only where a firewall or a published port on 127.0.0.1 decides who reaches the service."""
@@ -136,6 +147,11 @@ class Settings(BaseSettings):
     def artifacts_dir(self) -> Path:
         """Folder of published and working files of jobs."""
         return self.data_dir / "artifacts"
+
+    @property
+    def artifacts_uri(self) -> str:
+        """Where published files are, for a model registry."""
+        return self.mlflow_source or self.artifacts_dir.resolve().as_uri()
 
     @property
     def scratch_dir(self) -> Path:
