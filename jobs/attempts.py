@@ -19,7 +19,7 @@ from jobs.errors import LeaseLostError
 from jobs.fairness import DEFAULT, Fairness
 from jobs.moves import move, tell
 from jobs.queue import charge, fail_hopeless, next_jobs, overdue, waited, window_closed
-from jobs.records import FENCING_TOKEN, Artifact, Attempt, Evaluation, Job
+from jobs.records import FENCING_TOKEN, Artifact, Attempt, Evaluation, Job, Registration
 from jobs.request import JobRequest
 from jobs.schedule import WaitingReason
 from jobs.states import WITHOUT_WORKER, JobState
@@ -65,11 +65,20 @@ class Renewal:
 
 
 class AttemptStore:
-    """Jobs as workers see them."""
+    """Jobs as workers see them.
 
-    def __init__(self, engine: Engine, fairness: Fairness = DEFAULT) -> None:
+    Args:
+        engine: of the database.
+        fairness: see `Fairness`.
+        registers: whether a registry shall hear of finished models.
+    """
+
+    def __init__(
+        self, engine: Engine, fairness: Fairness = DEFAULT, *, registers: bool = False
+    ) -> None:
         self._engine = engine
         self._fairness = fairness
+        self._registers = registers
 
     def claim(self, *, worker: str, device: Device, lease_seconds: float) -> Claim | None:
         """Take the next job that may run on a device, if any; no two callers get the same one."""
@@ -152,6 +161,8 @@ class AttemptStore:
             state = self._end(session, claim, JobState.SUCCEEDED, values=values, data=result)
             if state is JobState.SUCCEEDED:
                 session.add_all(files)
+                if self._registers:
+                    session.add(Registration(job_id=claim.job_id))
         return state
 
     def fail(self, claim: Claim, error: Mapping[str, Any]) -> JobState:

@@ -399,3 +399,19 @@ class Artifact(Base):
     sha256: Mapped[str]
     content_type: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Registration(Base):
+    """A model that a registry shall hear of; what came of it is in the events of its job."""
+
+    __tablename__ = "registrations"
+    __table_args__ = (Index("registrations_due", "due_at", postgresql_where="due_at IS NOT NULL"),)
+
+    job_id: Mapped[UUID] = mapped_column(
+        ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+    )
+    due_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
+    """When it is tried next; None once the registry has it."""
+    tries: Mapped[int] = mapped_column(server_default="0")
+    error: Mapped[str | None]
+    """Why the last try failed."""

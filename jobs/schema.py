@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 
 from jobs.errors import SchemaOutdatedError
 
-REVISION = "0017"
+REVISION = "0018"
 """The newest one in `migrations`; they are numbered, so a newer one is greater."""
 
 

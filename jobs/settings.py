@@ -124,6 +124,17 @@ class Settings(BaseSettings):
     keep_deliveries_days: Annotated[float, Field(ge=5)] = 30.0
     """The log of what was sent to webhooks goes back so far; tries go on for three of them."""
 
+    mlflow_tracking_uri: str | None = None
+    """MLflow server that workers tell of finished models, as MLflow spells it; none: nobody is
+    told. Its credentials are MLflow's own variables."""
+
+    mlflow_experiment: Annotated[str, Field(min_length=1)] = "bonsai"
+    """Experiment of the runs that it gets."""
+
+    mlflow_source: str | None = None
+    """URI at which those who ask the registry find the artifacts' folder; none: that of
+    `artifacts_dir`. MLflow servers take no `file:` from others, but `s3:` and `https:`."""
+
     allow_remote: bool = False
     """Whether the API answers peers that are not on this machine. It then needs keys, and starts
     only where there is one and `source_folders` are set; put TLS before it."""
@@ -199,6 +210,11 @@ class Settings(BaseSettings):
     def artifacts_dir(self) -> Path:
         """Folder of published and working files of jobs, where there is no `artifacts_url`."""
         return self.data_dir / "artifacts"
+
+    @property
+    def artifacts_uri(self) -> str:
+        """Where published files are, for a model registry."""
+        return self.mlflow_source or self.artifacts_url or self.artifacts_dir.resolve().as_uri()
 
     @property
     def scratch_dir(self) -> Path:

@@ -21,9 +21,16 @@ from tests.devices import HOST
 class FakeWorker:
     """Claims the oldest queued job and moves it on as it is told."""
 
-    def __init__(self, engine: Engine, artifacts: ArtifactStore, scratch: Path) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        artifacts: ArtifactStore,
+        scratch: Path,
+        *,
+        registers: bool = False,
+    ) -> None:
         self._engine = engine
-        self._attempts = AttemptStore(engine)
+        self._attempts = AttemptStore(engine, registers=registers)
         self._artifacts = artifacts
         self._scratch = scratch
 

@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+from functools import partial
 from typing import Any
 
 from celery import Celery
@@ -14,12 +15,14 @@ from jobs.connections import connect
 from jobs.doorbell import TASK, broker_options
 from jobs.log_lines import LogStore
 from jobs.logs import configure_logs
+from jobs.registrations import RegistrationStore
 from jobs.settings import Settings
 from jobs.storage import artifact_store
 from jobs.traces import traces_of
 from jobs.workers import WorkerStore
 from worker.device import DeviceWatch
 from worker.presence import Presence
+from worker.registrar import Registrar, mlflow_registry
 from worker.runner import Runner
 from worker.supervisor import Supervisor
 from worker.sweeper import Sweeper
@@ -48,7 +51,8 @@ def create_app(settings: Settings) -> Celery:
     )
     stopping, bell = threading.Event(), threading.Event()
     engine = connect(settings, connections=4)
-    attempts = AttemptStore(engine, settings.fairness)
+    is_told = settings.mlflow_tracking_uri is not None
+    attempts = AttemptStore(engine, settings.fairness, registers=is_told)
     name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
     files = artifact_store(settings)
     device = DeviceWatch(settings.device, settings.device_memory, settings.hold_seconds)
@@ -56,6 +60,13 @@ def create_app(settings: Settings) -> Celery:
     supervisor = Supervisor(settings, attempts, files, logs, name, device, stopping, traces)
     runner = Runner(supervisor, bell, stopping, settings.sweep_seconds)
     presence = Presence(WorkerStore(engine), name, device, settings.heartbeat_seconds, stopping)
+
+    registrar = Registrar(
+        RegistrationStore(engine),
+        partial(mlflow_registry, settings),
+        stopping,
+        settings.sweep_seconds,
+    )
 
     @app.task(name=TASK, ignore_result=True)
     def work(job_id: str) -> None:  # noqa: ARG001 - the id is a hint for eyes; the row decides
@@ -66,6 +77,8 @@ def create_app(settings: Settings) -> Celery:
         runner.start()
         Sweeper(settings, attempts, Collector(engine, files, settings.retention), stopping).start()
         presence.start()
+        if is_told:
+            registrar.start()
 
     def stop(**_: Any) -> None:
         stopping.set()
