@@ -11,11 +11,12 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 from typer.testing import CliRunner, Result
 
+from api.app import create_app
 from client import Client, ClientError, Problem, ServiceError
 from client.cli import app
 from jobs.settings import Settings
 from jobs.tokens import Token
-from tests.client.conftest import served
+from tests.served import served
 
 Bonsai = Callable[..., Result]
 ADMIN_KEY = Token.generate().reveal()
@@ -23,7 +24,7 @@ ADMIN_KEY = Token.generate().reveal()
 
 @pytest.fixture
 def url(settings: Settings, engine: Engine) -> Iterator[str]:
-    with served(settings.model_copy(update={"admin_key": SecretStr(ADMIN_KEY)})) as url:
+    with served(create_app(settings.model_copy(update={"admin_key": SecretStr(ADMIN_KEY)}))) as url:
         yield url
 
 
