@@ -222,10 +222,6 @@ def download(context: typer.Context, job: options.JobArgument, output: options.O
     results().print(f"{len(paths)} files in {output}", soft_wrap=True)
 
 
-def _client(context: typer.Context) -> Client:
-    return Client(context.obj)
-
-
 def _print_estimate(estimate: Estimate, *, as_json: bool) -> None:
     if as_json:
         print_json(estimate.model_dump(mode="json"))

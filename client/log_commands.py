@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from client import options
+from client.connection import connect
 from client.console import messages, results
 from client.interruption import EXIT_CODE
 from client.job_ids import find_job
@@ -34,7 +35,7 @@ def logs(
     ] = False,
 ) -> None:
     """Print what the process of a job's attempt has said."""
-    with Client(context.obj) as client:
+    with connect(context) as client:
         job_id = find_job(client, job)
         numbers = iter([attempt]) if attempt else _attempts(client, job_id, follow=follow)
         number = None

@@ -3,13 +3,13 @@
 import typer
 
 from client import options
+from client.connection import connect
 from client.console import print_json, results
-from client.service import Client
 
 
 def status(context: typer.Context, json: options.Json = False) -> None:
     """Tell whether the service takes jobs (else exit code 1), and what does not work."""
-    with Client(context.obj) as client:
+    with connect(context) as client:
         found = client.readiness()
     if json:
         print_json(found.model_dump(mode="json"))

@@ -14,8 +14,11 @@ def pauses(tries: int) -> Iterator[float]:
     return (PAUSE_SECONDS * 2**number for number in range(tries - 1))
 
 
+_TOO_MANY_REQUESTS = 429
+
+
 class Patience:
-    """Bears a service that is away, as in a restart.
+    """Bears a service that is away, as in a restart, or that has had enough of us for a while.
 
     Args:
         seconds: for how long, before its error is raised.
@@ -33,7 +36,9 @@ class Patience:
         """Wait a moment; raises the error if it would stay the same, or patience is over."""
         now = time.monotonic()
         self._since = now if self._since is None else self._since
-        for_good = isinstance(error, ServiceError) and error.problem.status < 500
-        if for_good or now - self._since >= self._seconds:
+        answered = error.problem.status if isinstance(error, ServiceError) else 503
+        busy = answered == _TOO_MANY_REQUESTS
+        if (answered < 500 and not busy) or now - self._since >= self._seconds:
             raise error
-        time.sleep(PAUSE_SECONDS)
+        wanted = error.retry_after_seconds if isinstance(error, ServiceError) else None
+        time.sleep(max(PAUSE_SECONDS, wanted or 0) if busy else PAUSE_SECONDS)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from client import options
+from client.connection import connect
 from client.console import print_json, results
 from client.errors import ClientError
 from client.responses import Delivery, Webhook
@@ -43,14 +44,14 @@ def create(
     json: options.Json = False,
 ) -> None:
     """Have an address told what happens to jobs; its secret is shown now and never again."""
-    with Client(context.obj) as client:
+    with connect(context) as client:
         _print(client.create_webhook(url, events=event, owner=owner, name=name), as_json=json)
 
 
 @app.command("list")
 def list_webhooks(context: typer.Context, json: options.Json = False) -> None:
     """List the webhooks, newest first."""
-    with Client(context.obj) as client:
+    with connect(context) as client:
         webhooks = list(client.webhooks())
     if json:
         print_json([webhook.model_dump(mode="json") for webhook in webhooks])
@@ -61,7 +62,7 @@ def list_webhooks(context: typer.Context, json: options.Json = False) -> None:
 @app.command()
 def show(context: typer.Context, webhook: WebhookArgument, json: options.Json = False) -> None:
     """Show one webhook: what it hears of, and whether anything arrives."""
-    with Client(context.obj) as client:
+    with connect(context) as client:
         _print(client.webhook(webhook), as_json=json)
 
 
@@ -83,14 +84,14 @@ def update(
     """Change a webhook; what is not named stays."""
     wanted = {"url": url, "events": event, "name": name, "enabled": enabled}
     changes = {key: value for key, value in wanted.items() if value is not None}
-    with Client(context.obj) as client:
+    with connect(context) as client:
         _print(client.update_webhook(webhook, **changes), as_json=json)
 
 
 @app.command()
 def delete(context: typer.Context, webhook: WebhookArgument) -> None:
     """Remove a webhook, its log, and what still waits to be sent."""
-    with Client(context.obj) as client:
+    with connect(context) as client:
         client.delete_webhook(webhook)
 
 
@@ -99,14 +100,14 @@ def rotate_secret(
     context: typer.Context, webhook: WebhookArgument, json: options.Json = False
 ) -> None:
     """Give a webhook another secret, shown now and never again; for a while both sign."""
-    with Client(context.obj) as client:
+    with connect(context) as client:
         _print(client.rotate_webhook_secret(webhook), as_json=json)
 
 
 @app.command("test")
 def ping(context: typer.Context, webhook: WebhookArgument, json: options.Json = False) -> None:
     """Send a test message and wait for what comes of it. Exit code: 0 if it has arrived."""
-    with Client(context.obj) as client:
+    with connect(context) as client:
         _follow(client, webhook, client.test_webhook(webhook), as_json=json)
 
 
@@ -117,7 +118,7 @@ def deliveries(
     json: options.Json = False,
 ) -> None:
     """List what was and will be sent to a webhook, newest first."""
-    with Client(context.obj) as client:
+    with connect(context) as client:
         found = list(client.deliveries(webhook))
     if json:
         print_json([delivery.model_dump(mode="json") for delivery in found])
@@ -135,7 +136,7 @@ def replay(
     json: options.Json = False,
 ) -> None:
     """Send a delivery again and wait for what comes of it. Exit code: 0 if it has arrived."""
-    with Client(context.obj) as client:
+    with connect(context) as client:
         _follow(client, webhook, client.replay(webhook, delivery), as_json=json)
 
 

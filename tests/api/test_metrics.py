@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.orm import Session
 
@@ -17,6 +18,7 @@ from jobs.figures import FigureStore
 from jobs.records import Job
 from jobs.settings import Settings
 from jobs.states import JobState
+from jobs.tokens import Token
 from jobs.workers import WorkerStore
 from tests.api.test_health import NOWHERE
 from tests.devices import HOST, gpu
@@ -28,8 +30,9 @@ OF_PROCESS = ("process_", "python_", "bonsai_http_", "bonsai_database_connection
 class Scrape:
     """One answer of /metrics."""
 
-    def __init__(self, client: TestClient) -> None:
-        response = client.get("/metrics")
+    def __init__(self, client: TestClient, key: str | None = None) -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        response = client.get("/metrics", headers=headers)
         assert response.status_code == 200, response.text
         assert response.headers["content-type"].startswith("text/plain; version=")
         self.families = list(text_string_to_metric_families(response.text))
@@ -211,9 +214,12 @@ def test_every_process_says_the_same_of_the_rows(
 
 
 def test_without_a_database_a_process_still_tells_of_itself(settings: Settings) -> None:
-    with TestClient(create_app(settings.model_copy(update={"database_url": NOWHERE}))) as client:
+    # Only the operator's own key is known without it.
+    key = Token.generate().reveal()
+    changes = {"database_url": NOWHERE, "admin_key": SecretStr(key)}
+    with TestClient(create_app(settings.model_copy(update=changes))) as client:
         client.get("/healthz")
-        scrape = Scrape(client)
+        scrape = Scrape(client, key)
     assert scrape("bonsai_database_up") == 0
     assert scrape("bonsai_database_connections_in_use") == 0
     assert scrape("bonsai_database_connections_limit") == 10

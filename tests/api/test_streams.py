@@ -278,10 +278,11 @@ async def idle(
     for _ in range(40):
         held.append(connections.checkedout())
         await asyncio.sleep(0.05)
-    # A look of the watcher may be seen in the act; whatever it asks, it asks once for all.
+    # A look of the watcher, or of those who send to webhooks, may be seen in the act; whatever is
+    # asked, is asked once for all.
     assert sorted(held)[len(held) // 2] == 0
-    assert max(held) <= 1
-    assert 0 < len(statements) < 20
+    assert max(held) <= 6
+    assert 0 < len(statements) < 50
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         answers = await asyncio.gather(*(client.get(f"/v1/jobs/{job}") for job in jobs * 4))
         assert {answer.status_code for answer in answers} == {200}
