@@ -23,6 +23,7 @@ class Proxy:
         self.silent = False
         self._open = True
         self._swallow: bytes | None = None
+        self._after = b""
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -37,10 +38,10 @@ class Proxy:
         """Take connections again."""
         self._open, self.silent = True, False
 
-    def swallow_reply_to(self, words: bytes) -> None:
+    def swallow_reply_to(self, words: bytes, *, after: bytes = b"") -> None:
         """The next time a client says these words, the server hears them, and the client is cut off
-        before it gets the reply."""
-        self._swallow = words
+        before it gets the reply; only on a connection that has said the others since now."""
+        self._after, self._swallow = after, words
 
     @property
     def swallowed(self) -> bool:
@@ -68,12 +69,14 @@ class Proxy:
 
     def _to_server(self, pair: tuple[socket.socket, socket.socket]) -> None:
         client, server = pair
+        has_come_to_it = False
         with suppress(OSError):
             while piece := client.recv(_PIECE):
                 while self.silent:
                     threading.Event().wait(0.05)
                 words = self._swallow
-                if words is not None and words in piece:
+                has_come_to_it |= words is not None and self._after in piece
+                if words is not None and words in piece and has_come_to_it:
                     # The other direction must not be quicker than this one.
                     self._swallow = None
                     client.shutdown(socket.SHUT_RDWR)

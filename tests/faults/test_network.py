@@ -253,7 +253,7 @@ def test_f27_the_reply_to_the_commit_is_lost(
 ) -> None:
     """The API cannot know whether the job is there, and says to try again."""
     api = start_api()
-    database.swallow_reply_to(b"COMMIT")
+    database.swallow_reply_to(b"COMMIT", after=b"INSERT INTO jobs")
     answer = submit(api, body)
     assert database.swallowed
     assert (answer.status_code, answer.json()["code"]) == (503, "database_unreachable")
