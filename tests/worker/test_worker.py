@@ -308,7 +308,7 @@ def test_a_child_that_hangs_is_killed_and_the_job_goes_on(
 ) -> None:
     # Frozen within a transaction, the child keeps the job's row for five seconds, in which no lease
     # is renewed: the lease has to outlast that, as the usual one does.
-    worker = service.start_worker(stall_seconds="3", lease_seconds="12")
+    worker = service.start_worker(stall_seconds="6", lease_seconds="12")
     job_id = service.submit(request_for())
     service.wait_evaluated(job_id, 4)
     (child,) = children_of(worker.pid)
