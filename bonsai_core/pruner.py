@@ -144,15 +144,16 @@ def _prune(job: "_Job", output: Path) -> PruneResult:
     """Prune to each target in turn, from the dense model; all folders appear at once."""
     targets = job.request.target.each()
     if len(targets) == 1:
-        return _prune_to(job, targets, output, [], None)
+        return _prune_to(job, targets, output, 0, None)
     inside = output.with_name(f".{output.name}.partial")
     shutil.rmtree(inside, ignore_errors=True)
     results: list[PruneResult] = []
     findings = Findings()
     try:
         for number, target in enumerate(targets):
+            before = sum(result.rounds for result in results)
             folder = inside / target.folder
-            results.append(_prune_to(job, targets[number:], folder, results, findings))
+            results.append(_prune_to(job, targets[number:], folder, before, findings))
             # The model of one target goes before that of the next comes.
             gc.collect()
             memory.give_back(job.place.device)
@@ -170,12 +171,12 @@ def _prune_to(
     job: "_Job",
     targets: Sequence[Target],
     folder: Path,
-    done: Sequence[PruneResult],
+    before: int,
     findings: Findings | None,
 ) -> PruneResult:
-    """Prune to the first of these targets; the others come later."""
+    """Prune to the first of these targets, after so many rounds to others; the rest come later."""
     started = time.perf_counter()
-    run = _Run(job, targets, sum(result.rounds for result in done), findings)
+    run = _Run(job, targets, before, findings)
     rounds = run.rounds()
     after = run.mixture.measure_each(run.go_on)
     job.listener(events.SaveStarted(str(folder)))
@@ -403,7 +404,7 @@ class _Run:
             self.ledger.record(number, index, utility, seconds)
             self.masks_evaluated += 1
             self.listener(events.MaskEvaluated(self.before + number, index, utility, seconds))
-        if self.findings:
+        if self.findings and self.later:
             self.findings.keep(self.state, self._in_place(), trials, known)
         return np.array([known[index] for index in range(len(trials))])
 

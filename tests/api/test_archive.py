@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 
 from api.archive import Archive, FileRange, Member
 from jobs.artifacts import ArtifactStore
-from jobs.settings import Settings
 from tests.api.problems import require_problem
+from tests.api.test_artifacts import settings
 from tests.fake_worker import FakeWorker
+
+__all__ = ["settings"]
 
 FILES = {
     "model-00001-of-00002.safetensors": bytes(range(256)) * 20_000,
@@ -27,14 +29,6 @@ FILES = {
     "config.json": b"{}" * 256,
     "müll " + "long" * 40 + ".txt": b"x" * 513,
 }
-
-
-@pytest.fixture(params=["folder", "s3"])
-def settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
-    """Files are kept in either place."""
-    if request.param == "folder":
-        return settings
-    return settings.model_copy(update={"artifacts_url": request.getfixturevalue("s3_url")})
 
 
 @pytest.fixture
