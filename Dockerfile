@@ -13,7 +13,7 @@ COPY migrations migrations
 COPY worker worker
 
 FROM base AS api
-RUN pip install --constraint constraints.txt '.[api]' \
+RUN pip install --constraint constraints.txt '.[api,tracing]' \
     && ! python -c 'import torch' 2>/dev/null
 USER bonsai
 EXPOSE 8000
@@ -22,7 +22,7 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
 CMD ["uvicorn", "api.app:create_app", "--factory", "--host", "0.0.0.0", "--port", "8000", "--no-access-log", "--timeout-graceful-shutdown", "5"]
 
 FROM base AS worker
-RUN pip install --constraint constraints.txt '.[worker]'
+RUN pip install --constraint constraints.txt '.[worker,mlflow,tracing]'
 USER bonsai
 # The worker gives its job back within seconds of this signal, and leaves.
 STOPSIGNAL SIGTERM

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Response
+from fastapi import APIRouter, Body, Depends, Path, Response
 
 from api.access import ADMIN, Viewer
 from api.dependencies import Keys
@@ -14,6 +14,10 @@ from jobs.keys import KeyRequest
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], dependencies=[Depends(ADMIN)])
 me_router = APIRouter(prefix="/v1/me", tags=["keys"])
+
+KeyId = Annotated[
+    str, Path(pattern=r"^[0-9A-Za-z]{1,64}$", description="The part after the key's prefix.")
+]
 
 _ONCE = {"description": "With the key itself, which is not shown again."}
 
@@ -40,7 +44,7 @@ def list_keys(keys: Keys) -> KeyPage:
 
 
 @router.get("/{key_id}", operation_id="show_key", responses=problems(404, 422, 503))
-def show(key_id: str, keys: Keys) -> Key:
+def show(key_id: KeyId, keys: Keys) -> Key:
     """One key, without its secret."""
     return Key.of(keys.show(key_id))
 
@@ -51,7 +55,7 @@ def show(key_id: str, keys: Keys) -> Key:
     responses={200: _ONCE, **problems(400, 404, 409, 415, 422, 503)},
 )
 def rotate(
-    key_id: str,
+    key_id: KeyId,
     response: Response,
     keys: Keys,
     rotation: Annotated[Rotation, Body()] = Rotation(),  # noqa: B008 - frozen
@@ -63,7 +67,7 @@ def rotate(
 
 
 @router.post("/{key_id}/revoke", operation_id="revoke_key", responses=problems(404, 422, 503))
-def revoke(key_id: str, keys: Keys) -> Key:
+def revoke(key_id: KeyId, keys: Keys) -> Key:
     """End a key at once. Doing it twice changes nothing."""
     return Key.of(keys.revoke(key_id))
 

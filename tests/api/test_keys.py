@@ -178,6 +178,8 @@ def test_an_unknown_key_is_a_problem(guarded: TestClient, admin: Headers) -> Non
     for method, path in (("GET", ""), ("POST", "/rotate"), ("POST", "/revoke")):
         response = guarded.request(method, f"/v1/keys/nothing{path}", headers=admin)
         require_problem(response, 404, "key_not_found")
+        response = guarded.request(method, f"/v1/keys/a%00b{path}", headers=admin)
+        require_problem(response, 422, "invalid_request")
 
 
 @pytest.mark.parametrize("grace", [-1, 10**9, "soon"])

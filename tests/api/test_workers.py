@@ -36,3 +36,7 @@ def test_a_worker_is_told_to_leave(client: TestClient, workers: WorkerStore) -> 
 def test_a_worker_that_is_not_there_is_a_problem(client: TestClient) -> None:
     problem = require_problem(client.post("/v1/workers/nobody/drain"), 404, "worker_not_found")
     assert "'nobody'" in problem["detail"]
+
+
+def test_a_name_that_no_worker_can_have_is_a_problem(client: TestClient) -> None:
+    require_problem(client.post("/v1/workers/a%00b/drain"), 422, "invalid_request")
