@@ -117,7 +117,9 @@ def test_an_attempt_is_linked_to_the_submission_and_rounds_are_below_it(
         assert span.status.code != Status.STATUS_CODE_ERROR
     assert {name for name, _ in collector.spans} == {"bonsai-api", "bonsai-worker"}
 
-    lines = [json.loads(line) for line in service.log.read_text().splitlines() if line[0] == "{"]
+    lines = [
+        json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")
+    ]
     for name in ("attempt_started", "attempt_ended"):
         (line,) = [line for line in lines if line["event"] == name]
         assert (line["job_id"], line["attempt"]) == (str(job.id), 1)
