@@ -97,9 +97,16 @@ async def _framework(request: Request, error: Exception) -> ProblemResponse:
     kind = _BY_STATUS.get(error.status_code) or Kind(
         error.status_code, phrase.lower().replace(" ", "_"), phrase
     )
-    detail = error.detail
+    detail, headers = error.detail, dict(error.headers or {})
     if kind in {NOT_FOUND, METHOD_NOT_ALLOWED}:
         detail = f"{request.method} {request.url.path}: see /docs for the addresses there are"
-    return ProblemResponse(
-        kind, detail, headers=error.headers, request_id=request_id_of(request.scope)
-    )
+    if kind is METHOD_NOT_ALLOWED and "route" in request.scope:
+        headers["Allow"] = ", ".join(_methods_at(request))
+    return ProblemResponse(kind, detail, headers=headers, request_id=request_id_of(request.scope))
+
+
+def _methods_at(request: Request) -> list[str]:
+    """What the address knows, by the document; the framework names the methods of its first route
+    only."""
+    address = request.scope["route"].path_format
+    return sorted(method.upper() for method in request.app.openapi()["paths"].get(address, ()))

@@ -52,10 +52,12 @@ class DocumentedAPI(FastAPI):
         """The document, made once."""
         if self.openapi_schema is None:
             document = super().openapi()
-            for operation in _operations(document):
+            operations = _operations(document)
+            for operation in operations:
                 if operation.get("security"):
                     operation["responses"] |= deepcopy(_AT_THE_DOOR)
                 _correct(operation["responses"])
+                _link(operation, operations)
             self.openapi_schema = document
         return self.openapi_schema
 
@@ -87,3 +89,33 @@ def _correct(responses: dict[str, dict[str, Any]]) -> None:
             "description": "The id of the request, taken from the request if it had one.",
             "schema": {"type": "string"},
         }
+
+
+_NAMES = {
+    "submit_job": "job_id",
+    "retry_job": "job_id",
+    "submit_batch": "batch_id",
+    "create_webhook": "webhook_id",
+    "test_webhook": "delivery_id",
+    "create_key": "key_id",
+}
+"""By operation, the parameter that has the `id` of what it has made."""
+
+
+def _link(operation: dict[str, Any], operations: list[dict[str, Any]]) -> None:
+    """Say of what was made what may be done with it (OpenAPI's links)."""
+    name = _NAMES.get(operation["operationId"])
+    made = operation["responses"].get("201") or operation["responses"].get("202")
+    if name is None or made is None:
+        return
+    known = {each: f"$request.path.{each}" for each in _path_parameters(operation)}
+    known[name] = "$response.body#/id"
+    made["links"] = {
+        each["operationId"]: {"operationId": each["operationId"], "parameters": parameters}
+        for each in operations
+        if name in (parameters := {n: known[n] for n in _path_parameters(each) if n in known})
+    }
+
+
+def _path_parameters(operation: dict[str, Any]) -> list[str]:
+    return [each["name"] for each in operation.get("parameters", ()) if each["in"] == "path"]

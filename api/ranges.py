@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request
@@ -114,12 +115,20 @@ def parse_range(header: str, size: int) -> tuple[int, int] | None:
     return start, end
 
 
-def ranged(what: str, *, media_type: str, statuses: tuple[int, ...], **headers: str) -> Responses:
+def ranged(
+    what: str,
+    *,
+    media_type: str,
+    or_another: bool = False,
+    statuses: tuple[int, ...],
+    **headers: str,
+) -> Responses:
     """The responses of an operation that answers so, for its `responses`.
 
     Args:
         what: comes whole.
         media_type: of it.
+        or_another: it may have any other media type as well.
         statuses: of problems, besides those of a range.
         headers: its own, with underscores for hyphens, and what each means.
     """
@@ -127,7 +136,9 @@ def ranged(what: str, *, media_type: str, statuses: tuple[int, ...], **headers: 
         name.replace("_", "-"): {"description": meaning, "schema": {"type": "string"}}
         for name, meaning in {"ETag": "Names exactly these bytes.", **headers}.items()
     }
-    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+    content: dict[str, Any] = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+    if or_another:
+        content["*/*"] = {}
     return {
         200: {"description": what, "content": content, "headers": described},
         206: {"description": "The range asked for.", "content": content, "headers": described},

@@ -765,7 +765,7 @@ class Rotation(_Wire):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    grace_seconds: Annotated[int, Field(ge=0, le=90 * 86_400)] = 86_400
+    grace_seconds: Annotated[int, Field(strict=True, ge=0, le=90 * 86_400)] = 86_400
     """How long the secret that it had stays valid, in seconds; 0: not at all."""
 
 

@@ -114,10 +114,10 @@ class CalibrationSource(_Frozen):
     source: Annotated[str, Field(min_length=1, max_length=4096, examples=["/data/text.txt"])]
     """A `.txt` file, a `.jsonl` file (one object per line, its `text`), or a hub data set id."""
 
-    samples: Annotated[int, Field(ge=1, le=4096)] = 32
+    samples: Annotated[int, Field(strict=True, ge=1, le=4096)] = 32
     """Number of token sequences in the calibration batch."""
 
-    sequence_length: Annotated[int, Field(ge=8, le=131072)] = 1024
+    sequence_length: Annotated[int, Field(strict=True, ge=8, le=131072)] = 1024
     """Tokens per sequence."""
 
     @property
@@ -149,20 +149,20 @@ class Pruning(_Frozen):
     utility: UtilityChoice = "kl"
     """What a trial is worth, higher being better: a name, or a weighted mix of several."""
 
-    masks_per_round: Annotated[int, Field(ge=4, le=100_000)] = 200
+    masks_per_round: Annotated[int, Field(strict=True, ge=4, le=100_000)] = 200
     """`random_masks`: sub-models of a round; even, since each mask comes with its complement."""
 
-    sparsity_per_round: Annotated[float, Field(ge=0.005, le=0.5)] = 0.05
+    sparsity_per_round: Annotated[float, Field(strict=True, ge=0.005, le=0.5)] = 0.05
     """`random_masks`: share of the original non-embedding parameters removed in each round."""
 
-    improvements: Annotated[int, Field(ge=0, le=100)] = 2
+    improvements: Annotated[int, Field(strict=True, ge=0, le=100)] = 2
     """`measured_damage`: rounds that move width from layers that need it less to others."""
 
-    own_text: Annotated[float, Field(ge=0, le=0.9)] = 0.125
+    own_text: Annotated[float, Field(strict=True, ge=0, le=0.9)] = 0.125
     """Share of the calibration sequences that the dense model writes itself, so that the result
     holds up on more than the given text; `paper`: none."""
 
-    samples_per_mask: Annotated[int | None, Field(ge=1, le=4096)] = None
+    samples_per_mask: Annotated[int | None, Field(strict=True, ge=1, le=4096)] = None
     """Sequences of the calibration batch that trials are measured on; the statistics are taken
     from the others, if there are any. null: all for `random_masks`, else 4, a quarter at most.
     `random_masks` takes them whole, other recipes the first 256 tokens of each."""
@@ -174,17 +174,17 @@ class Pruning(_Frozen):
     """Units of a mixture of experts, besides attention: `channels` of each expert, or `whole`
     experts, the router sharing out among those left. Without meaning for other models."""
 
-    align: Annotated[int, Field(ge=1, le=4096)] = 1
+    align: Annotated[int, Field(strict=True, ge=1, le=4096)] = 1
     """MLP widths of the result are multiples of this."""
 
-    refit: bool = True
+    refit: Annotated[bool, Field(strict=True)] = True
     """Refit the kept columns of the output projections by least squares on the calibration."""
 
-    damping: Annotated[float, Field(ge=1e-6, le=10)] = 1e-3
+    damping: Annotated[float, Field(strict=True, ge=1e-6, le=10)] = 1e-3
     """Of the refit: ridge towards the old weights, as a share of the mean second moment.
     `measured_damage` tries others for the result."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
     """Seed of every random choice of the run."""
 
     @model_validator(mode="before")

@@ -60,20 +60,27 @@ class Target(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    sparsity: Annotated[float | None, Field(gt=0, lt=1, examples=[0.5])] = None
+    sparsity: Annotated[float | None, Field(strict=True, gt=0, lt=1, examples=[0.5])] = None
     """Share of the non-embedding parameters to remove, between 0 and 1 (both excluded)."""
 
-    parameters: Annotated[int | None, Field(ge=1, lt=2**63, examples=[100_000_000])] = None
+    parameters: Annotated[
+        int | None, Field(strict=True, ge=1, lt=2**63, examples=[100_000_000])
+    ] = None
     """The most parameters that the result may have, embeddings included, tied ones once."""
 
-    memory_bytes: Annotated[int | None, Field(ge=1, lt=2**63, examples=[200_000_000])] = None
+    memory_bytes: Annotated[
+        int | None, Field(strict=True, ge=1, lt=2**63, examples=[200_000_000])
+    ] = None
     """The most bytes that the weights of the result may take, stored in `dtype`."""
 
     dtype: StoredDType | None = None
     """Number format that `memory_bytes` is meant for, bfloat16 if none is given; the result keeps
     the format of `model.dtype`."""
 
-    stops: Annotated[tuple[float, ...], Field(max_length=MOST_STOPS, examples=[[]])] = ()
+    stops: Annotated[
+        tuple[Annotated[float, Field(strict=True)], ...],
+        Field(max_length=MOST_STOPS, examples=[[]]),
+    ] = ()
     """Further results of the same run, larger than the last one, in the same term: `sparsity` 0.5
     with the stops 0.2 and 0.35 gives three models. Each is what a run of its own would give; what
     is measured for one is not measured again for another."""

@@ -30,7 +30,7 @@ class BatchRequest(BaseModel):
     """Instead of the template's; empty: the template's alone."""
 
     sparsities: Annotated[
-        tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(max_length=MOST_JOBS)
+        tuple[Annotated[float, Field(strict=True, gt=0, lt=1)], ...], Field(max_length=MOST_JOBS)
     ] = ()
     """Instead of the template's; empty: the template's alone."""
 

@@ -43,11 +43,11 @@ class DeviceNeeds(BaseModel):
     kind: DeviceKind | None = None
     """`cuda` or `cpu`; null: any."""
 
-    memory_bytes: Annotated[int | None, Field(ge=1, lt=2**63)] = None
+    memory_bytes: Annotated[int | None, Field(strict=True, ge=1, lt=2**63)] = None
     """Bytes that must be free for the whole model to be there; null: estimated from the config in
     the model's folder, and not asked for where there is none."""
 
-    streamed_memory_bytes: Annotated[int | None, Field(ge=1, lt=2**63)] = None
+    streamed_memory_bytes: Annotated[int | None, Field(strict=True, ge=1, lt=2**63)] = None
     """Bytes that are enough on a CUDA device where no worker has one for the whole model: its
     layers come one by one. Null: estimated, or `memory_bytes` if that was given."""
 

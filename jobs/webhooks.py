@@ -74,7 +74,7 @@ class WebhookChange(BaseModel):
     name: Name | None = None
     """Another name."""
 
-    enabled: bool | None = None
+    enabled: Annotated[bool | None, Field(strict=True)] = None
     """false: nothing is sent, and nothing that happens meanwhile will be; true: what waits goes on,
     and failures are counted anew."""
 

@@ -28,8 +28,9 @@ Name = Annotated[
 ]
 
 _RESPONSES = ranged(
-    "The file.",
+    "The file, in its own media type.",
     media_type="application/octet-stream",
+    or_another=True,
     statuses=(404, 410, 422, 503),
     Repr_Digest="The SHA-256 of the whole file, as in RFC 9530.",
 )

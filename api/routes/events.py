@@ -27,7 +27,16 @@ _STREAM: dict[str, Any] = {
     "the connection.",
     "content": {
         "text/event-stream": {
-            "schema": {"type": "string"},
+            "itemSchema": {
+                "type": "object",
+                "properties": {
+                    "data": {"type": "string", "description": "JSON."},
+                    "event": {"type": "string", "description": "`progress`, `end`, or none."},
+                    "id": {"type": "string", "description": "Sequence of an event."},
+                    "retry": {"type": "integer", "minimum": 0, "description": "Milliseconds."},
+                },
+                "required": ["data"],
+            },
             "example": f"retry: {RETRY_MILLISECONDS}\n\n"
             'data: {"sequence":2,"at":"2026-12-01T22:00:00Z","type":"running","data":'
             '{"attempt":1,"worker":"gpu-1","device":"NVIDIA H100"}}\nid: 2\n\n'
@@ -71,7 +80,7 @@ async def list_events(
     "/stream",
     operation_id="stream_events",
     status_code=200,
-    response_class=EventStream,
+    response_class=Response,
     responses=_RESPONSES,
 )
 async def stream(

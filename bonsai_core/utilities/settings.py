@@ -29,7 +29,7 @@ class NoSettings(_Frozen):
 class KlSettings(_Frozen):
     """Of `kl`."""
 
-    top: Annotated[int, Field(ge=1, le=1_000_000)] = 512
+    top: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 512
     """Tokens per position whose probability is compared one by one: the parent's likeliest."""
 
 
@@ -59,7 +59,7 @@ class ChoiceSettings(_Frozen):
     likelihood: Likelihood = Likelihood.MEAN
     """`mean` over a choice's tokens, so that length does not count, or their `sum`."""
 
-    questions: Annotated[int | None, Field(ge=1, le=1_000_000)] = None
+    questions: Annotated[int | None, Field(strict=True, ge=1, le=1_000_000)] = None
     """Questions taken from the beginning of the file; null: all of them."""
 
 
@@ -89,7 +89,7 @@ class WeightedUtility(_Frozen):
     name: UtilityName
     """nll, perplexity, kl, choice, or a plug-in's; `function` in library and command line only."""
 
-    weight: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)] = 1.0
+    weight: Annotated[float, Field(strict=True, gt=0, le=1_000_000, allow_inf_nan=False)] = 1.0
     """Factor of this part; parts in nats per token can be compared, others differ in scale."""
 
     settings: Annotated[dict[str, JsonValue], Field(max_length=64, validate_default=True)] = Field(

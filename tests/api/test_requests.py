@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from typing import Any
+from uuid import UUID
 
 import pytest
 from fastapi.testclient import TestClient
@@ -32,6 +33,18 @@ def test_any_other_request_id_is_replaced(client: TestClient, offered: str) -> N
     assert len(response.headers["x-request-id"]) == 32
     other = client.get("/v1/jobs", headers={"X-Request-ID": offered})
     assert other.headers["x-request-id"] != response.headers["x-request-id"]
+
+
+def test_a_method_that_an_address_does_not_know_is_answered_with_those_it_knows(
+    client: TestClient,
+) -> None:
+    for path, methods in (
+        ("/v1/jobs", "GET, POST"),
+        (f"/v1/webhooks/{UUID(int=1)}", "DELETE, GET"),
+    ):
+        response = client.put(path)
+        require_problem(response, 405, "method_not_allowed")
+        assert response.headers["allow"].startswith(methods)
 
 
 def test_an_unknown_address_is_a_problem(client: TestClient) -> None:
