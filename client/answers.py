@@ -1,17 +1,38 @@
-"""Tells problems from answers."""
+"""Tells problems from answers, and reads both."""
+
+from typing import TypeVar
 
 import httpx
 from pydantic import ValidationError
 
-from client.errors import ServiceError
+from client.effects import as_model
+from client.errors import ServiceError, UnexpectedAnswerError
 from client.responses import Problem
+
+Value = TypeVar("Value")
+
+
+def body_of(response: httpx.Response, model: type[Value] | None) -> Value | None:
+    """The value in an answer, where there is to be one.
+
+    Raises:
+        ValidationError: it is another one.
+        UnexpectedAnswerError: it is not even JSON.
+    """
+    if model is None:
+        return None
+    try:
+        content = response.json()
+    except ValueError as error:
+        url = f"{response.url.scheme}://{response.url.netloc.decode()}"
+        raise UnexpectedAnswerError(url, "its body is not JSON") from error
+    return as_model(model, content)
 
 
 def require_success(response: httpx.Response) -> None:
-    """Raise ServiceError for a response that is a problem, or any other error."""
+    """Raise ServiceError for a response, read to its end, that is a problem or another error."""
     if response.is_success:
         return
-    response.read()
     try:
         problem = Problem.model_validate_json(response.content)
     except ValidationError:

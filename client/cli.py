@@ -17,10 +17,10 @@ from client import (
     webhook_commands,
     worker_commands,
 )
+from client.address import DEFAULT_URL
 from client.connection import Connection
 from client.console import messages
 from client.errors import ClientError
-from client.service import DEFAULT_URL
 
 
 class Commands(TyperGroup):

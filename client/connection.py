@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 
 from client.keys import read_key
-from client.service import Client
+from client.service import BonsaiClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +17,8 @@ class Connection:
     key_file: Path | None
 
 
-def connect(context: typer.Context) -> Client:
+def connect(context: typer.Context) -> BonsaiClient:
     """The client that a command uses."""
     connection: Connection = context.obj
     file = connection.key_file
-    return Client(connection.url, api_key=None if file is None else read_key(file))
+    return BonsaiClient(connection.url, api_key=None if file is None else read_key(file))

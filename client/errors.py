@@ -5,7 +5,7 @@ from client.responses import Artifact, Problem
 _NOT_AUTHENTICATED = 401
 _ABOUT_KEYS = (
     "  The key comes from the environment variable BONSAI_API_KEY, from the file of --key-file, or "
-    "from Client(api_key=...)."
+    "from BonsaiClient(api_key=...)."
 )
 
 

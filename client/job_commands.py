@@ -16,7 +16,7 @@ from client.job_ids import find_job
 from client.progress import job_display, watch_job
 from client.request import given, parse_labels, parse_utility, parse_window, prune_request, target
 from client.responses import Artifact, Estimate, Job
-from client.service import Client
+from client.service import BonsaiClient
 from client.tables import attempts_table, estimate_table, failure_of, job_table, jobs_table
 
 EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 2}
@@ -233,7 +233,7 @@ def _print_state(job: Job) -> None:
     results().print(f"{job.id} {job.state}")
 
 
-def _watch(client: Client, job_id: str) -> None:
+def _watch(client: BonsaiClient, job_id: str) -> None:
     """Ends the command with the exit code of the job."""
     console = messages()
     try:
@@ -247,7 +247,7 @@ def _watch(client: Client, job_id: str) -> None:
     raise typer.Exit(EXIT_CODES.get(job.state, 1))
 
 
-def _download(client: Client, job: Job, output: Path) -> list[Path]:
+def _download(client: BonsaiClient, job: Job, output: Path) -> list[Path]:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, TransferSpeedColumn(), console=messages()) as bars:
         tasks = {}

@@ -3,12 +3,12 @@
 from uuid import UUID
 
 from client.errors import ClientError
-from client.service import Client
+from client.service import BonsaiClient
 
 _MOST_SHOWN = 5
 
 
-def find_job(client: Client, given: str) -> str:
+def find_job(client: BonsaiClient, given: str) -> str:
     """The id of the one job whose id begins with `given`; a whole id is taken as it is."""
     try:
         return str(UUID(given))

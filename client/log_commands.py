@@ -11,7 +11,7 @@ from client.console import messages, results
 from client.interruption import EXIT_CODE
 from client.job_ids import find_job
 from client.responses import LogLine
-from client.service import Client
+from client.service import BonsaiClient
 
 _WAIT_SECONDS = 30.0
 
@@ -50,7 +50,7 @@ def logs(
         messages().print("no attempts")
 
 
-def _attempts(client: Client, job_id: str, *, follow: bool) -> Iterator[int]:
+def _attempts(client: BonsaiClient, job_id: str, *, follow: bool) -> Iterator[int]:
     """The number of the last attempt; to follow, those after it as they begin, to the job's end."""
     job = client.job(job_id)
     if not follow:

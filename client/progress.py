@@ -10,7 +10,7 @@ from rich.text import Text
 
 from client.responses import Job
 from client.responses import Progress as JobProgress
-from client.service import Client
+from client.service import BonsaiClient
 from client.tables import how_far, perplexities, time_left
 
 
@@ -36,7 +36,7 @@ def job_display(console: Console) -> JobDisplay:
     return JobBars(console) if console.is_terminal else JobLines(console)
 
 
-def watch_job(client: Client, job_id: str, display: JobDisplay) -> Job:
+def watch_job(client: BonsaiClient, job_id: str, display: JobDisplay) -> Job:
     """Show a job until it has ended; the job as it is then."""
     # What has happened already is in the job.
     known = max((event.sequence for event in client.events(job_id)), default=0)

@@ -1,6 +1,6 @@
 """Server-sent events, out of the pieces that a response comes in."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -20,19 +20,30 @@ class Message:
     retry: int | None = None
 
 
-def messages(pieces: Iterable[bytes]) -> Iterator[Message]:
-    """The messages, each as soon as it is whole; one that was cut off is left out."""
-    fields: dict[str, list[str]] = {}
-    for line in _lines(pieces):
-        if line:
-            name, _, value = line.partition(":")
-            fields.setdefault(name, []).append(value.removeprefix(" "))
-            continue
-        # Comments have no name.
-        fields.pop("", None)
-        if fields:
-            yield _message(fields)
-        fields = {}
+class EventStream:
+    """Messages out of pieces, each as soon as it is whole; one that was cut off is left out."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._fields: dict[str, list[str]] = {}
+        self.heard = False
+        """Whether anything has come yet but comments."""
+
+    def messages(self, piece: bytes) -> Iterator[Message]:
+        """Those that end in the next piece."""
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        for line in lines:
+            text = line.removesuffix(b"\r").decode(errors="replace")
+            if text:
+                name, _, value = text.partition(":")
+                self._fields.setdefault(name, []).append(value.removeprefix(" "))
+                continue
+            fields, self._fields = self._fields, {}
+            # Comments have no name.
+            fields.pop("", None)
+            if fields:
+                self.heard = True
+                yield _message(fields)
 
 
 def _message(fields: dict[str, list[str]]) -> Message:
@@ -43,11 +54,3 @@ def _message(fields: dict[str, list[str]]) -> Message:
         id=fields.get("id", [None])[-1],
         retry=int(retry) if retry.isdecimal() else None,
     )
-
-
-def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
-    rest = b""
-    for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            yield line.removesuffix(b"\r").decode(errors="replace")

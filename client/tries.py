@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 
+from client.effects import Pause
 from client.errors import ServiceError, UnreachableServiceError
 
 PAUSE_SECONDS = 0.5
@@ -32,8 +33,9 @@ class Patience:
         """It is there."""
         self._since = None
 
-    def bear(self, error: UnreachableServiceError | ServiceError) -> None:
-        """Wait a moment; raises the error if it would stay the same, or patience is over."""
+    def bear(self, error: UnreachableServiceError | ServiceError) -> Pause:
+        """The pause before another try; raises the error if it would stay the same, or patience is
+        over."""
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         answered = error.problem.status if isinstance(error, ServiceError) else 503
@@ -41,4 +43,4 @@ class Patience:
         if (answered < 500 and not busy) or now - self._since >= self._seconds:
             raise error
         wanted = error.retry_after_seconds if isinstance(error, ServiceError) else None
-        time.sleep(max(PAUSE_SECONDS, wanted or 0) if busy else PAUSE_SECONDS)
+        return Pause(max(PAUSE_SECONDS, wanted or 0) if busy else PAUSE_SECONDS)

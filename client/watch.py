@@ -1,16 +1,15 @@
 """Follows a job over everything that ends a connection, without a gap and without a repetition."""
 
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
 
 import httpx
-from pydantic import BaseModel, ValidationError
 
 from client.answers import require_success
-from client.errors import ServiceError, UnexpectedAnswerError, UnreachableServiceError
+from client.effects import Call, Item, Open, Operation, Pause, Piece
+from client.errors import ServiceError, UnreachableServiceError
 from client.responses import Event, EventPage, Job, Progress
-from client.sse import Message, messages
+from client.sse import EventStream, Message
 from client.tries import Patience
 
 SILENT_SECONDS = 45.0
@@ -23,7 +22,6 @@ _NO_STREAMS = {404, 405, 406, 501}
 """Statuses of an address where no streams are."""
 
 News = Event | Progress
-Response = TypeVar("Response", bound=BaseModel)
 
 
 class StreamUnavailableError(Exception):
@@ -34,23 +32,12 @@ class JobWatch:
     """The events of a job, and its progress as it changes, until it has ended.
 
     Args:
-        http: of the service.
-        ask: gives an answer as a value; `client.service.Client` has it.
         path: of the job.
         after: sequence of the last event that is known already.
         patience: how long a service that is away is waited for.
     """
 
-    def __init__(
-        self,
-        http: httpx.Client,
-        ask: Callable[..., Any],
-        path: str,
-        after: int,
-        patience: Patience,
-    ) -> None:
-        self._http = http
-        self._ask = ask
+    def __init__(self, path: str, after: int, patience: Patience) -> None:
         self._path = path
         self._last = after
         self._patience = patience
@@ -59,39 +46,40 @@ class JobWatch:
         self._progress: Progress | None = None
         self._ended = False
 
-    def __iter__(self) -> Iterator[News]:
-        look: Callable[[], Iterator[News]] = self._streamed
+    def run(self) -> Operation[None]:
+        """Its items are the news."""
+        look: Callable[[], Operation[None]] = self._streamed
         while not self._ended:
             try:
                 yield from look()
             except StreamUnavailableError:
                 look = self._polled
             except (UnreachableServiceError, ServiceError) as error:
-                self._patience.bear(error)
+                yield self._patience.bear(error)
 
-    def _streamed(self) -> Iterator[News]:
+    def _streamed(self) -> Operation[None]:
         """What comes over one connection."""
-        heard = False
-        headers = {"Accept": "text/event-stream"}
+        headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
         if self._last:
             headers["Last-Event-ID"] = str(self._last)
-        timeout = httpx.Timeout(self._http.timeout.connect, read=SILENT_SECONDS)
-        address = f"{self._path}/events/stream"
+        stream = EventStream()
         try:
-            with self._http.stream("GET", address, headers=headers, timeout=timeout) as response:
-                self._require_stream(response)
-                self._patience.answered()
-                for message in messages(response.iter_bytes()):
-                    heard = True
+            response: httpx.Response = yield Open(
+                f"{self._path}/events/stream", headers, SILENT_SECONDS
+            )
+            self._require_stream(response)
+            self._patience.answered()
+            while (piece := (yield Piece())) is not None:
+                for message in stream.messages(piece):
                     yield from self._heard(message)
-        except httpx.TransportError as error:
-            if isinstance(error, httpx.ReadTimeout) and not heard:
+        except UnreachableServiceError as error:
+            if isinstance(error.reason, httpx.ReadTimeout) and not stream.heard:
                 # Something in between waits for the end of the response before it hands it on.
                 raise StreamUnavailableError from error
-            raise UnreachableServiceError(str(self._http.base_url), error) from error
+            raise
         if not self._ended:
             # The service stops, and comes back.
-            time.sleep(self._pause_seconds)
+            yield Pause(self._pause_seconds)
 
     def _require_stream(self, response: httpx.Response) -> None:
         if response.status_code == httpx.codes.NO_CONTENT:
@@ -106,41 +94,36 @@ class JobWatch:
         if not response.headers.get("Content-Type", "").startswith("text/event-stream"):
             raise StreamUnavailableError
 
-    def _heard(self, message: Message) -> Iterator[News]:
+    def _heard(self, message: Message) -> Operation[None]:
         if message.retry is not None:
             self._pause_seconds = message.retry / 1000
         if message.event == "end":
             self._ended = True
         elif message.event == "progress":
-            yield self._understood(Progress, message)
+            yield Item(Progress.model_validate_json(message.data))
         elif not message.event and message.data:
-            event = self._understood(Event, message)
+            yield from self._new([Event.model_validate_json(message.data)])
+
+    def _new(self, events: Iterable[Event]) -> Operation[None]:
+        for event in events:
             if event.sequence > self._last:
                 self._last = event.sequence
-                yield event
+                yield Item(event)
 
-    def _polled(self) -> Iterator[News]:
+    def _polled(self) -> Operation[None]:
         """What comes with one look."""
         began = time.monotonic()
         query = {"wait": POLL_SECONDS} | ({"cursor": self._cursor} if self._cursor else {})
-        page: EventPage = self._ask(EventPage, "GET", f"{self._path}/events", params=query)
+        path = f"{self._path}/events"
+        page: EventPage = yield Call(EventPage, "GET", path, {"params": query}, POLL_SECONDS)
         self._patience.answered()
         self._cursor = page.last_cursor
-        for event in page.items:
-            if event.sequence > self._last:
-                self._last = event.sequence
-                yield event
-        job: Job = self._ask(Job, "GET", self._path)
+        yield from self._new(page.items)
+        job: Job = yield Call(Job, "GET", self._path)
         if job.progress != self._progress:
             self._progress = job.progress
-            yield job.progress
+            yield Item(job.progress)
         self._ended = page.has_ended
         if not self._ended and not page.items:
             # A service that stops does not wait.
-            time.sleep(max(0.0, self._pause_seconds - (time.monotonic() - began)))
-
-    def _understood(self, model: type[Response], message: Message) -> Response:
-        try:
-            return model.model_validate_json(message.data)
-        except ValidationError as error:
-            raise UnexpectedAnswerError(str(self._http.base_url), str(error)) from error
+            yield Pause(max(0.0, self._pause_seconds - (time.monotonic() - began)))

@@ -10,7 +10,7 @@ from client.connection import connect
 from client.console import print_json, results
 from client.errors import ClientError
 from client.responses import Delivery, Webhook
-from client.service import Client
+from client.service import BonsaiClient
 from client.tables import deliveries_table, webhook_table, webhooks_table
 
 app = typer.Typer(
@@ -140,7 +140,7 @@ def replay(
         _follow(client, webhook, client.replay(webhook, delivery), as_json=json)
 
 
-def _follow(client: Client, webhook: str, sent: Delivery, *, as_json: bool) -> None:
+def _follow(client: BonsaiClient, webhook: str, sent: Delivery, *, as_json: bool) -> None:
     """Wait for the next try of a delivery, and show what came of it."""
     end, found = time.monotonic() + _LONGEST_WAIT_SECONDS, sent
     while found.attempts == sent.attempts or _is_under_way(found):

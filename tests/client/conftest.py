@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner, Result
 
 from api.app import create_app
-from client import Client
+from client import BonsaiClient
 from client.cli import app
 from jobs.settings import Settings
 from tests.served import served
@@ -21,8 +21,8 @@ def url(settings: Settings, engine: Engine) -> Iterator[str]:
 
 
 @pytest.fixture
-def client(url: str) -> Iterator[Client]:
-    with Client(url) as client:
+def client(url: str) -> Iterator[BonsaiClient]:
+    with BonsaiClient(url) as client:
         yield client
 
 

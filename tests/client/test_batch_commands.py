@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from client import Client
+from client import BonsaiClient
 from tests.fake_worker import FakeWorker
 
 Bonsai = Callable[..., Result]
@@ -21,7 +21,7 @@ def batch(bonsai: Bonsai, body: dict[str, Any], tmp_path: Path) -> str:
     return bonsai("batch", "submit", str(file)).stdout.strip()
 
 
-def test_a_file_becomes_jobs(client: Client, batch: str) -> None:
+def test_a_file_becomes_jobs(client: BonsaiClient, batch: str) -> None:
     found = client.batch(batch)
     assert (found.name, found.counts, found.finished) == ("night", {"queued": 2}, False)
     assert [job.target["sparsity"] for job in found.jobs] == [0.1, 0.3]
@@ -40,7 +40,7 @@ def test_the_report_says_what_failed_also_by_its_exit_code(
     assert report["counts"] == {"failed": 1, "queued": 1}
 
 
-def test_one_cancel_ends_all(bonsai: Bonsai, client: Client, batch: str) -> None:
+def test_one_cancel_ends_all(bonsai: Bonsai, client: BonsaiClient, batch: str) -> None:
     assert "2 cancelled" in bonsai("batch", "cancel", batch).stdout
     assert client.batch(batch).finished
 

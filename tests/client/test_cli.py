@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from bonsai_core.config import CalibrationSource, DType, Layout, Preset, Prior, Pruning
 from bonsai_core.families import ExpertUnits
 from bonsai_core.recipes.names import BUILT_IN as RECIPES
-from client import Client, Job, LogLine
+from client import BonsaiClient, Job, LogLine
 from client.cli import app
 from client.progress import JobLines
 from jobs.log_lines import LogStore
@@ -31,7 +31,7 @@ COMMANDS = [
 
 
 @pytest.fixture
-def job(client: Client, body: dict[str, Any]) -> Job:
+def job(client: BonsaiClient, body: dict[str, Any]) -> Job:
     return client.submit(body, name="small")
 
 
@@ -59,7 +59,7 @@ def test_the_help_names_every_option_and_choice(command: str) -> None:
 
 
 def test_submit_sends_every_option(
-    bonsai: Bonsai, client: Client, model_folder: Path, text_file: Path
+    bonsai: Bonsai, client: BonsaiClient, model_folder: Path, text_file: Path
 ) -> None:
     result = bonsai(
         "submit",
@@ -119,7 +119,7 @@ def test_submit_sends_every_option(
 
 @pytest.mark.parametrize("preset", list(Preset))
 def test_options_left_out_are_what_the_preset_says(
-    bonsai: Bonsai, client: Client, model_folder: Path, text_file: Path, preset: Preset
+    bonsai: Bonsai, client: BonsaiClient, model_folder: Path, text_file: Path, preset: Preset
 ) -> None:
     result = bonsai(
         *("submit", str(model_folder), "--calibration", str(text_file), "--sparsity", "0.3"),
@@ -131,7 +131,7 @@ def test_options_left_out_are_what_the_preset_says(
 
 
 def test_a_mix_of_utilities_is_given_as_json(
-    bonsai: Bonsai, client: Client, model_folder: Path, text_file: Path
+    bonsai: Bonsai, client: BonsaiClient, model_folder: Path, text_file: Path
 ) -> None:
     command = (
         *("submit", str(model_folder), "--calibration", str(text_file), "--sparsity", "0.3"),
@@ -151,7 +151,7 @@ def test_a_mix_of_utilities_is_given_as_json(
 
 def test_submit_makes_local_paths_absolute(
     bonsai: Bonsai,
-    client: Client,
+    client: BonsaiClient,
     model_folder: Path,
     text_file: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -220,7 +220,7 @@ def test_show_takes_the_beginning_of_an_id(bonsai: Bonsai, job: Job, worker: Fak
 
 
 def test_a_beginning_must_name_one_job(
-    bonsai: Bonsai, client: Client, body: dict[str, Any], job: Job
+    bonsai: Bonsai, client: BonsaiClient, body: dict[str, Any], job: Job
 ) -> None:
     beginnings = {job.id[0]}
     while True:
@@ -243,7 +243,7 @@ def test_cancel_tells_the_state(bonsai: Bonsai, job: Job, worker: FakeWorker) ->
 
 
 def test_submit_sends_the_schedule(
-    bonsai: Bonsai, client: Client, job: Job, model_folder: Path, text_file: Path
+    bonsai: Bonsai, client: BonsaiClient, job: Job, model_folder: Path, text_file: Path
 ) -> None:
     result = bonsai(
         *("submit", str(model_folder), "--calibration", str(text_file), "--sparsity", "0.3"),
@@ -279,7 +279,7 @@ def test_pause_and_resume_tell_the_state(bonsai: Bonsai, job: Job) -> None:
 
 
 def test_retry_prints_the_id_of_the_new_job(
-    bonsai: Bonsai, client: Client, job: Job, worker: FakeWorker
+    bonsai: Bonsai, client: BonsaiClient, job: Job, worker: FakeWorker
 ) -> None:
     worker.fail(worker.claim())
     again = client.job(bonsai("retry", job.id).stdout.strip())
@@ -303,7 +303,7 @@ def test_attempts_are_listed(bonsai: Bonsai, job: Job, worker: FakeWorker) -> No
 
 @pytest.mark.parametrize(("end", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 2)])
 def test_watch_ends_with_the_code_of_the_state(
-    bonsai: Bonsai, client: Client, job: Job, worker: FakeWorker, end: str, code: int
+    bonsai: Bonsai, client: BonsaiClient, job: Job, worker: FakeWorker, end: str, code: int
 ) -> None:
     claim = worker.claim()
     progress = Progress(

@@ -12,6 +12,7 @@ import pytest
 
 from client import Artifact, ClientError, CorruptedDownloadError, UnreachableServiceError
 from client.download import Download
+from client.sender import Sender
 
 CONTENT = bytes(range(256)) * 2000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -63,6 +64,10 @@ def http(behaviour: Behaviour) -> Iterator[httpx.Client]:
     thread.join()
 
 
+def fetch(http: httpx.Client, artifact: Artifact, folder: Path) -> Path:
+    return Sender(http).run(Download("/file", artifact, folder).run())
+
+
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("client.tries.PAUSE_SECONDS", 0.001)
@@ -72,7 +77,7 @@ def test_a_download_that_is_cut_goes_on_where_it_ended(
     http: httpx.Client, behaviour: Behaviour, tmp_path: Path
 ) -> None:
     behaviour.cut_after = 200_000
-    path = Download(http, "/file", ARTIFACT, tmp_path).run()
+    path = fetch(http, ARTIFACT, tmp_path)
     assert path.read_bytes() == CONTENT
     assert behaviour.asked == [None, "bytes=200000-", "bytes=400000-"]
     assert list(tmp_path.iterdir()) == [path]
@@ -82,7 +87,7 @@ def test_a_later_run_goes_on_with_the_part(
     http: httpx.Client, behaviour: Behaviour, tmp_path: Path
 ) -> None:
     (tmp_path / "model.safetensors.part").write_bytes(CONTENT[:1000])
-    assert Download(http, "/file", ARTIFACT, tmp_path).run().read_bytes() == CONTENT
+    assert fetch(http, ARTIFACT, tmp_path).read_bytes() == CONTENT
     assert behaviour.asked == ["bytes=1000-"]
 
 
@@ -90,7 +95,7 @@ def test_a_part_that_is_whole_is_only_checked(
     http: httpx.Client, behaviour: Behaviour, tmp_path: Path
 ) -> None:
     (tmp_path / "model.safetensors.part").write_bytes(CONTENT)
-    assert Download(http, "/file", ARTIFACT, tmp_path).run().read_bytes() == CONTENT
+    assert fetch(http, ARTIFACT, tmp_path).read_bytes() == CONTENT
     assert behaviour.asked == []
 
 
@@ -99,7 +104,7 @@ def test_a_part_of_something_else_is_thrown_away(
     http: httpx.Client, behaviour: Behaviour, tmp_path: Path, left: bytes
 ) -> None:
     (tmp_path / "model.safetensors.part").write_bytes(left)
-    assert Download(http, "/file", ARTIFACT, tmp_path).run().read_bytes() == CONTENT
+    assert fetch(http, ARTIFACT, tmp_path).read_bytes() == CONTENT
     assert behaviour.asked[-1] is None
 
 
@@ -108,7 +113,7 @@ def test_a_server_without_ranges_is_asked_for_the_whole(
 ) -> None:
     behaviour.ranges = False
     (tmp_path / "model.safetensors.part").write_bytes(CONTENT[:1000])
-    assert Download(http, "/file", ARTIFACT, tmp_path).run().read_bytes() == CONTENT
+    assert fetch(http, ARTIFACT, tmp_path).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("damaged", [CONTENT[:-1] + b"!", CONTENT + b"!"])
@@ -117,7 +122,7 @@ def test_a_damaged_file_is_not_kept(
 ) -> None:
     behaviour.content = damaged
     with pytest.raises(CorruptedDownloadError, match=DIGEST):
-        Download(http, "/file", ARTIFACT, tmp_path).run()
+        fetch(http, ARTIFACT, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -125,7 +130,7 @@ def test_a_file_of_another_content_is_fetched_anew(
     http: httpx.Client, behaviour: Behaviour, tmp_path: Path
 ) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"an older one")
-    assert Download(http, "/file", ARTIFACT, tmp_path).run().read_bytes() == CONTENT
+    assert fetch(http, ARTIFACT, tmp_path).read_bytes() == CONTENT
 
 
 def test_a_connection_that_brings_nothing_is_given_up(
@@ -133,12 +138,12 @@ def test_a_connection_that_brings_nothing_is_given_up(
 ) -> None:
     behaviour.cut_after = 0
     with pytest.raises(UnreachableServiceError):
-        Download(http, "/file", ARTIFACT, tmp_path).run()
+        fetch(http, ARTIFACT, tmp_path)
 
 
 def test_a_name_may_hold_a_folder(http: httpx.Client, behaviour: Behaviour, tmp_path: Path) -> None:
     artifact = ARTIFACT.model_copy(update={"name": "sparsity-0.2/model.safetensors"})
-    found = Download(http, "/file", artifact, tmp_path).run()
+    found = fetch(http, artifact, tmp_path)
     assert found == tmp_path / "sparsity-0.2" / "model.safetensors"
     assert found.read_bytes() == CONTENT
 
@@ -151,4 +156,4 @@ def test_a_name_that_leaves_the_folder_is_refused(
 ) -> None:
     artifact = Artifact(name=name, size_bytes=0, sha256=DIGEST)
     with pytest.raises(ClientError, match="not a file name"):
-        Download(http, "/file", artifact, tmp_path)
+        fetch(http, artifact, tmp_path)

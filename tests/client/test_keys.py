@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner, Result
 
 from api.app import create_app
-from client import Client, ClientError, Problem, ServiceError
+from client import BonsaiClient, ClientError, Problem, ServiceError
 from client.cli import app
 from jobs.settings import Settings
 from jobs.tokens import Token
@@ -29,8 +29,8 @@ def url(settings: Settings, engine: Engine) -> Iterator[str]:
 
 
 @pytest.fixture
-def admin(url: str) -> Iterator[Client]:
-    with Client(url, api_key=ADMIN_KEY) as client:
+def admin(url: str) -> Iterator[BonsaiClient]:
+    with BonsaiClient(url, api_key=ADMIN_KEY) as client:
         yield client
 
 
@@ -45,13 +45,13 @@ def bonsai(url: str) -> Bonsai:
     return run
 
 
-def test_a_key_lives_and_ends(url: str, admin: Client, body: dict[str, Any]) -> None:
+def test_a_key_lives_and_ends(url: str, admin: BonsaiClient, body: dict[str, Any]) -> None:
     expiry = datetime.now(UTC) + timedelta(days=1)
     made = admin.create_key("ci", "submitter", owner="search", expires_at=expiry)
     assert made.key not in repr(made)
     assert made.expires_at is not None
     assert abs(made.expires_at - expiry) < timedelta(seconds=1)
-    with Client(url, api_key=made.key) as client:
+    with BonsaiClient(url, api_key=made.key) as client:
         me = client.me()
         assert (me.key_id, me.owner, me.role, me.sees_all_owners) == (
             made.id,
@@ -79,21 +79,21 @@ def test_a_key_lives_and_ends(url: str, admin: Client, body: dict[str, Any]) -> 
 
 def test_a_missing_key_is_explained(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BONSAI_API_KEY", raising=False)
-    with Client(url) as client, pytest.raises(ServiceError, match="BONSAI_API_KEY"):
+    with BonsaiClient(url) as client, pytest.raises(ServiceError, match="BONSAI_API_KEY"):
         client.me()
     monkeypatch.setenv("BONSAI_API_KEY", ADMIN_KEY)
-    with Client(url) as client:
+    with BonsaiClient(url) as client:
         assert client.me().role == "admin"
 
 
 @pytest.mark.parametrize("key", ["two words", "line\r\nX-Evil: 1", "é", " "])
 def test_what_cannot_be_a_key_is_refused_before_it_is_sent_and_not_repeated(key: str) -> None:
     with pytest.raises(ClientError, match="API key") as refusal:
-        Client("http://127.0.0.1:1", api_key=key)
+        BonsaiClient("http://127.0.0.1:1", api_key=key)
     assert key.strip() == "" or key not in str(refusal.value)
 
 
-def test_commands_make_list_rotate_and_revoke(bonsai: Bonsai, admin: Client) -> None:
+def test_commands_make_list_rotate_and_revoke(bonsai: Bonsai, admin: BonsaiClient) -> None:
     made = bonsai("keys", "create", "ci", "--role", "viewer", "--owner", "search")
     assert made.exit_code == 0, made.output
     key = made.stdout.strip()
@@ -138,7 +138,7 @@ def test_a_generated_key_needs_no_service_and_is_an_admins_where_it_is_set() -> 
 
 
 def test_too_many_requests_are_waited_out(
-    admin: Client, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    admin: BonsaiClient, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = admin.submit(body)
     admin.cancel(job.id)

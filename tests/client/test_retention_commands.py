@@ -6,12 +6,14 @@ from typing import Any
 
 from typer.testing import Result
 
-from client import Client
+from client import BonsaiClient
 
 Bonsai = Callable[..., Result]
 
 
-def test_a_job_is_pinned_and_unpinned(bonsai: Bonsai, client: Client, body: dict[str, Any]) -> None:
+def test_a_job_is_pinned_and_unpinned(
+    bonsai: Bonsai, client: BonsaiClient, body: dict[str, Any]
+) -> None:
     job = client.submit(body)
     assert bonsai("pin", job.id).exit_code == 0
     assert client.job(job.id).pinned

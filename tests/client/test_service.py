@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from api.app import create_app
-from client import Client, Job, ServiceError, UnexpectedAnswerError, UnreachableServiceError
+from client import BonsaiClient, Job, ServiceError, UnexpectedAnswerError, UnreachableServiceError
 from jobs.progress import Progress, Stage
 from jobs.settings import Settings
 from jobs.storage import artifact_store
@@ -16,7 +16,7 @@ from tests.fake_worker import FakeWorker
 from tests.served import served
 
 
-def test_a_job_is_submitted_shown_and_cancelled(client: Client, body: dict[str, Any]) -> None:
+def test_a_job_is_submitted_shown_and_cancelled(client: BonsaiClient, body: dict[str, Any]) -> None:
     job = client.submit(body, name="small", labels={"team": "search"})
     assert (job.name, job.labels, job.state, job.is_final) == (
         *("small", {"team": "search"}, "queued"),
@@ -29,15 +29,17 @@ def test_a_job_is_submitted_shown_and_cancelled(client: Client, body: dict[str, 
 
 
 def test_jobs_are_listed_over_all_pages(
-    client: Client, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    client: BonsaiClient, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.service.PAGE_ITEMS", 2)
+    monkeypatch.setattr("client.operations.PAGE_ITEMS", 2)
     ids = [client.submit(body).id for _ in range(5)]
     assert [job.id for job in client.jobs()] == ids[::-1]
     assert list(client.jobs(state="failed")) == []
 
 
-def test_a_problem_is_an_error_that_names_the_field(client: Client, body: dict[str, Any]) -> None:
+def test_a_problem_is_an_error_that_names_the_field(
+    client: BonsaiClient, body: dict[str, Any]
+) -> None:
     with pytest.raises(ServiceError) as caught:
         client.submit(body, target={"sparsity": 2})
     problem = caught.value.problem
@@ -46,14 +48,14 @@ def test_a_problem_is_an_error_that_names_the_field(client: Client, body: dict[s
     assert "allowed: a number, above 0, below 1" in str(caught.value)
 
 
-def test_an_id_is_never_a_path(client: Client) -> None:
+def test_an_id_is_never_a_path(client: BonsaiClient) -> None:
     with pytest.raises(ServiceError) as caught:
         client.job("../../healthz")
     assert caught.value.problem.status == 404
 
 
 def test_waiting_tells_of_progress_and_returns_at_the_end(
-    client: Client, body: dict[str, Any], worker: FakeWorker
+    client: BonsaiClient, body: dict[str, Any], worker: FakeWorker
 ) -> None:
     job = client.submit(body)
     claim = worker.claim()
@@ -74,17 +76,17 @@ def test_waiting_tells_of_progress_and_returns_at_the_end(
 
 
 def test_waiting_does_not_outlast_its_patience(body: dict[str, Any]) -> None:
-    with Client("http://127.0.0.1:1") as client, pytest.raises(UnreachableServiceError):
+    with BonsaiClient("http://127.0.0.1:1") as client, pytest.raises(UnreachableServiceError):
         client.wait("any", poll_seconds=0.01, patience_seconds=0.05)
 
 
-def test_waiting_for_no_job_ends_at_once(client: Client) -> None:
+def test_waiting_for_no_job_ends_at_once(client: BonsaiClient) -> None:
     with pytest.raises(ServiceError):
         client.wait("00000000-0000-0000-0000-000000000000")
 
 
 def test_files_come_over_and_are_not_fetched_twice(
-    client: Client, body: dict[str, Any], worker: FakeWorker, tmp_path: Path
+    client: BonsaiClient, body: dict[str, Any], worker: FakeWorker, tmp_path: Path
 ) -> None:
     job = client.submit(body)
     files = {"model.safetensors": bytes(300_000), "empty.json": b"", "odd name#1.txt": b"x"}
@@ -107,25 +109,28 @@ def test_files_come_over_and_are_not_fetched_twice(
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "http://", "no address", "ftp://a/b"])
 def test_an_address_without_a_service_is_said_to_be_one(address: str) -> None:
-    with pytest.raises(UnreachableServiceError, match="BONSAI_URL"), Client(address) as client:
+    with (
+        pytest.raises(UnreachableServiceError, match="BONSAI_URL"),
+        BonsaiClient(address) as client,
+    ):
         client.job("any")
 
 
-def test_another_service_is_not_taken_for_ours(client: Client) -> None:
-    with pytest.raises(UnexpectedAnswerError), Client(f"{client.base_url}/docs?x=") as other:
+def test_another_service_is_not_taken_for_ours(client: BonsaiClient) -> None:
+    with pytest.raises(UnexpectedAnswerError), BonsaiClient(f"{client.base_url}/docs?x=") as other:
         other.job("any")
 
 
 def test_the_address_comes_from_the_environment(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BONSAI_URL", f"{url}/")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    with Client() as client:
+    with BonsaiClient() as client:
         assert client.base_url == url
         assert list(client.jobs()) == []
 
 
 def test_a_service_that_comes_back_is_waited_for(
-    client: Client, body: dict[str, Any], worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+    client: BonsaiClient, body: dict[str, Any], worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = client.submit(body)
     real, failures = client.job, iter(range(3))
@@ -158,7 +163,7 @@ def test_a_download_cut_at_two_fifths_goes_on_and_one_of_another_file_starts_ane
     worker = FakeWorker(engine, artifact_store(settings), tmp_path / "scratch")
     weights = bytes(range(256)) * 20_000
     cut = len(weights) * 2 // 5
-    with served(create_app(settings)) as url, Client(url) as client:
+    with served(create_app(settings)) as url, BonsaiClient(url) as client:
         job = client.submit(body)
         worker.succeed(worker.claim(), {"model.safetensors": weights})
         for name, part in {"cut": weights[:cut], "other": b"!" * cut}.items():

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 from typer.testing import CliRunner, Result
 
-from client import Client, ClientError, ServiceError, UnreachableServiceError
+from client import BonsaiClient, ClientError, ServiceError, UnreachableServiceError
 from client.cli import app
-from client.service import _TRIES
+from client.operations import TRIES
 from tests.faults.conftest import connector
 from tests.faults.proxy import Proxy
 
@@ -56,7 +56,7 @@ def command(body: dict[str, Any]) -> tuple[str, ...]:
 
 
 def test_a_job_whose_answer_is_lost_is_submitted_once(
-    client: Client, network: Proxy, far: Bonsai, command: tuple[str, ...]
+    client: BonsaiClient, network: Proxy, far: Bonsai, command: tuple[str, ...]
 ) -> None:
     network.swallow_reply_to(b'"calibration"')
     result = far(*command)
@@ -66,7 +66,7 @@ def test_a_job_whose_answer_is_lost_is_submitted_once(
 
 
 def test_a_batch_whose_answer_is_lost_is_submitted_once(
-    client: Client, network: Proxy, far: Bonsai, body: dict[str, Any], tmp_path: Path
+    client: BonsaiClient, network: Proxy, far: Bonsai, body: dict[str, Any], tmp_path: Path
 ) -> None:
     file = tmp_path / "batch.json"
     file.write_text(json.dumps({"template": body, "sparsities": [0.1, 0.3]}))
@@ -79,7 +79,11 @@ def test_a_batch_whose_answer_is_lost_is_submitted_once(
 
 
 def test_each_command_is_a_submission_of_its_own_unless_it_names_one(
-    client: Client, bonsai: Bonsai, command: tuple[str, ...], body: dict[str, Any], tmp_path: Path
+    client: BonsaiClient,
+    bonsai: Bonsai,
+    command: tuple[str, ...],
+    body: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
     assert len({bonsai(*command).stdout for _ in range(2)}) == 2
     named = (*command, "--idempotency-key", "nightly-2026-12-01")
@@ -105,7 +109,7 @@ def test_a_name_that_belongs_to_another_request_is_refused(
 
 @pytest.mark.parametrize("key", ["", "two words", "line\nbreak", "café", "x" * 256])
 def test_a_name_that_no_header_holds_is_refused(
-    client: Client, body: dict[str, Any], key: str
+    client: BonsaiClient, body: dict[str, Any], key: str
 ) -> None:
     with pytest.raises(ClientError, match="1 to 255 visible ASCII characters"):
         client.submit(body, idempotency_key=key)
@@ -127,7 +131,7 @@ def away() -> Away:
 
 
 @pytest.fixture
-def caller(away: Away) -> Iterator[Client]:
+def caller(away: Away) -> Iterator[BonsaiClient]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             away.keys.append(self.headers["Idempotency-Key"])
@@ -144,7 +148,7 @@ def caller(away: Away) -> Iterator[Client]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    with Client(f"http://127.0.0.1:{server.server_port}") as client:
+    with BonsaiClient(f"http://127.0.0.1:{server.server_port}") as client:
         yield client
     server.shutdown()
     server.server_close()
@@ -153,18 +157,18 @@ def caller(away: Away) -> Iterator[Client]:
 
 @pytest.mark.parametrize("status", [502, 503, 504])
 def test_a_service_that_stays_away_is_asked_some_times_with_one_key(
-    caller: Client, away: Away, status: int
+    caller: BonsaiClient, away: Away, status: int
 ) -> None:
     away.status = status
     for number in (1, 2):
         with pytest.raises(ServiceError, match=str(status)):
             caller.submit({})
-        assert (len(away.keys), len(set(away.keys))) == (number * _TRIES, number)
+        assert (len(away.keys), len(set(away.keys))) == (number * TRIES, number)
 
 
 @pytest.mark.parametrize("status", [400, 409, 422, 500])
 def test_an_answer_that_would_stay_the_same_is_not_asked_for_again(
-    caller: Client, away: Away, status: int
+    caller: BonsaiClient, away: Away, status: int
 ) -> None:
     away.status = status
     with pytest.raises(ServiceError):
@@ -177,7 +181,7 @@ def test_an_answer_that_would_stay_the_same_is_not_asked_for_again(
     [("7", 7), ("0", 0.001), ("Wed, 21 Oct 2026 07:28:00 GMT", 0.001), (None, 0.001)],
 )
 def test_a_service_that_says_when_is_asked_then(
-    caller: Client,
+    caller: BonsaiClient,
     away: Away,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -186,14 +190,16 @@ def test_a_service_that_says_when_is_asked_then(
 ) -> None:
     away.retry_after = said
     pauses: list[float] = []
-    monkeypatch.setattr("client.service.time.sleep", pauses.append)
+    monkeypatch.setattr("client.sender.time.sleep", pauses.append)
     with pytest.raises(ServiceError):
         caller.submit({})
     assert pauses[0] == waited
     assert caplog.messages[0] == f"{caller.base_url} is away, trying again in {waited:g} s"
 
 
-def test_a_service_that_is_away_for_long_is_not_waited_for(caller: Client, away: Away) -> None:
+def test_a_service_that_is_away_for_long_is_not_waited_for(
+    caller: BonsaiClient, away: Away
+) -> None:
     away.retry_after = "3600"
     with pytest.raises(ServiceError):
         caller.submit({})
@@ -202,5 +208,5 @@ def test_a_service_that_is_away_for_long_is_not_waited_for(caller: Client, away:
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "http://", "no address"])
 def test_an_address_without_a_service_is_given_up(address: str) -> None:
-    with pytest.raises(UnreachableServiceError), Client(address) as client:
+    with pytest.raises(UnreachableServiceError), BonsaiClient(address) as client:
         client.submit({})

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Engine
 from typer.testing import Result
 
-from client import Client
+from client import BonsaiClient
 from jobs.workers import WorkerStore
 from tests.devices import HOST
 
@@ -22,7 +22,7 @@ def arguments(body: dict[str, Any], sparsity: str = "0.3") -> tuple[str, ...]:
 
 
 def test_validate_shows_what_a_job_would_take_and_submits_none(
-    bonsai: Bonsai, client: Client, body: dict[str, Any], engine: Engine
+    bonsai: Bonsai, client: BonsaiClient, body: dict[str, Any], engine: Engine
 ) -> None:
     WorkerStore(engine).arrive("one", HOST, 60)
     result = bonsai("validate", *arguments(body))
@@ -37,7 +37,7 @@ def test_validate_shows_what_a_job_would_take_and_submits_none(
 
 
 def test_validate_is_submit_with_a_flag_and_speaks_json(
-    bonsai: Bonsai, client: Client, body: dict[str, Any]
+    bonsai: Bonsai, client: BonsaiClient, body: dict[str, Any]
 ) -> None:
     shown = bonsai("validate", *arguments(body), "--json")
     same = bonsai("submit", *arguments(body), "--validate-only", "--json")

@@ -12,9 +12,9 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from client import Client, Event, Progress, ServiceError, UnexpectedAnswerError
+from client import BonsaiClient, Event, Progress, ServiceError, UnexpectedAnswerError
 from client import watch as watch_module
-from client.sse import Message, messages
+from client.sse import EventStream, Message
 from jobs import progress as jobs_progress
 from jobs.progress import Stage
 from jobs.settings import Settings
@@ -35,7 +35,7 @@ def sequences(news: Any) -> list[int]:
 
 
 def test_events_and_progress_come_as_they_happen(
-    client: Client, body: dict[str, Any], worker: FakeWorker
+    client: BonsaiClient, body: dict[str, Any], worker: FakeWorker
 ) -> None:
     job = client.submit(body)
     claim = worker.claim()
@@ -57,7 +57,7 @@ def test_events_and_progress_come_as_they_happen(
     assert list(client.watch(job.id, after=4)) == []
 
 
-def test_a_job_that_is_not_there_is_not_waited_for(client: Client) -> None:
+def test_a_job_that_is_not_there_is_not_waited_for(client: BonsaiClient) -> None:
     with pytest.raises(ServiceError) as caught:
         list(client.watch("00000000-0000-0000-0000-000000000000"))
     assert caught.value.problem.code == "job_not_found"
@@ -69,7 +69,7 @@ def test_a_network_that_breaks_costs_no_event(
     address = urlsplit(url)
     assert address.port is not None
     network = Proxy(connector(None, address.hostname, address.port))
-    with Client(f"http://127.0.0.1:{network.port}") as client:
+    with BonsaiClient(f"http://127.0.0.1:{network.port}") as client:
         job = client.submit(body)
         claim = worker.claim()
         watching = client.watch(job.id)
@@ -91,7 +91,7 @@ def test_f31_a_client_follows_over_a_restart_of_the_service(
     service = ServedProcess(settings)
     try:
         service.start()
-        with Client(service.url) as client:
+        with BonsaiClient(service.url) as client:
             job = client.submit(body)
             claim = worker.claim()
             watching = client.watch(job.id)
@@ -159,7 +159,7 @@ def kept_back(handler: BaseHTTPRequestHandler) -> None:
 
 @pytest.mark.parametrize("answer", [nowhere, a_page, kept_back])
 def test_where_no_stream_comes_through_the_service_is_made_to_wait(
-    client: Client,
+    client: BonsaiClient,
     between: tuple[str, list[Answer]],
     body: dict[str, Any],
     worker: FakeWorker,
@@ -171,7 +171,7 @@ def test_where_no_stream_comes_through_the_service_is_made_to_wait(
     answers.append(answer)
     job = client.submit(body)
     claim = worker.claim()
-    with Client(address) as far:
+    with BonsaiClient(address) as far:
         watching = far.watch(job.id)
         seen = list(islice(watching, 3))
         assert [type(found) for found in seen] == [Event, Event, Progress]
@@ -184,7 +184,7 @@ def test_where_no_stream_comes_through_the_service_is_made_to_wait(
 
 
 def test_a_stream_that_says_something_else_is_not_taken_for_ours(
-    client: Client, between: tuple[str, list[Answer]], body: dict[str, Any]
+    client: BonsaiClient, between: tuple[str, list[Answer]], body: dict[str, Any]
 ) -> None:
     def nonsense(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
@@ -194,7 +194,7 @@ def test_a_stream_that_says_something_else_is_not_taken_for_ours(
 
     address, answers = between
     answers.append(nonsense)
-    with Client(address) as far, pytest.raises(UnexpectedAnswerError):
+    with BonsaiClient(address) as far, pytest.raises(UnexpectedAnswerError):
         list(far.watch(client.submit(body).id))
 
 
@@ -207,7 +207,8 @@ def test_messages_are_read_whatever_pieces_they_come_in(size: int) -> None:
         b"event: cut off\ndata: x\n"
     )
     pieces = [stream[start : start + size] for start in range(0, len(stream), size)]
-    assert list(messages(pieces)) == [
+    found = EventStream()
+    assert [message for piece in pieces for message in found.messages(piece)] == [
         Message(retry=2000),
         Message(data=json.dumps({"text": "ü"}, ensure_ascii=False), id="7"),
         Message(event="progress", data="one\ntwo"),
@@ -215,10 +216,10 @@ def test_messages_are_read_whatever_pieces_they_come_in(size: int) -> None:
 
 
 def test_waiting_asks_the_service_to_wait(
-    client: Client, body: dict[str, Any], worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+    client: BonsaiClient, body: dict[str, Any], worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An answer comes with each change of state; nothing sleeps here in between."""
-    monkeypatch.setattr("client.service.time.sleep", lambda _: pytest.fail("slept"))
+    monkeypatch.setattr("client.sender.time.sleep", lambda _: pytest.fail("slept"))
     job = client.submit(body)
     states = []
 

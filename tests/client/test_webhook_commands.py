@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from client import Client, ServiceError
+from client import BonsaiClient, ServiceError
 from jobs.settings import Settings
 from tests.receiver import Receiver
 
@@ -100,7 +100,7 @@ def test_a_url_that_nothing_is_sent_to_is_explained(bonsai: Bonsai) -> None:
 
 
 def test_the_client_has_a_method_for_each(
-    client: Client, receiver: Receiver, body: dict[str, Any]
+    client: BonsaiClient, receiver: Receiver, body: dict[str, Any]
 ) -> None:
     webhook = client.create_webhook(receiver.url, events=["job.submitted"])
     job = client.submit(body)

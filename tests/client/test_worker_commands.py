@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine
 from typer.testing import Result
 
-from client import Client
+from client import BonsaiClient
 from jobs.workers import WorkerStore
 from tests.devices import gpu
 
@@ -31,7 +31,9 @@ def test_workers_are_listed(bonsai: Bonsai, workers: WorkerStore) -> None:
     assert (worker["name"], worker["device"]) == ("night-1", "NVIDIA A100")
 
 
-def test_a_worker_is_told_to_leave(bonsai: Bonsai, client: Client, workers: WorkerStore) -> None:
+def test_a_worker_is_told_to_leave(
+    bonsai: Bonsai, client: BonsaiClient, workers: WorkerStore
+) -> None:
     assert bonsai("worker", "drain", "night-1").exit_code == 0
     assert [worker.presence for worker in client.workers()] == ["draining"]
     assert workers.beat("night-1", gpu(80, 72), 60)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from client.responses import Job
-from client.service import Client
+from client.service import BonsaiClient
 from jobs.request import JobRequest
 from tests.worker.conftest import PROJECT
 from tests.worker.test_kill import digests_of, undisturbed
@@ -29,7 +29,7 @@ class Tree:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.client = Client(f"http://127.0.0.1:{self.port}")
+        self.client = BonsaiClient(f"http://127.0.0.1:{self.port}")
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
