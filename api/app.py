@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from starlette.types import Lifespan
 
 from api.authentication import Authentication
-from api.dependencies import Services
+from api.dependencies import Services, UploadLimits
 from api.handlers import install_handlers
 from api.loopback import LoopbackOnly
 from api.metrics import Metrics
@@ -23,6 +23,7 @@ from api.routes import (
     artifacts,
     audit,
     batches,
+    datasets,
     events,
     health,
     jobs,
@@ -40,6 +41,7 @@ from api.watch import Watcher
 from jobs.audit import AuditStore
 from jobs.collector import Collector
 from jobs.connections import connect
+from jobs.datasets import DatasetStore
 from jobs.deliveries import DeliveryQueue
 from jobs.doorbell import Doorbell
 from jobs.figures import FigureStore
@@ -64,7 +66,7 @@ Times are in UTC (RFC 3339), sizes in bytes, durations in seconds. Errors are pr
 
 
 _ROUTES = (
-    *(jobs, events, logs, batches, artifacts, archive, retention),
+    *(jobs, events, logs, batches, datasets, artifacts, archive, retention),
     *(webhooks, workers, keys, audit, health, metrics),
 )
 
@@ -139,6 +141,8 @@ def _services(settings: Settings, engine: Engine, measured: Metrics) -> Services
         workers=WorkerStore(engine),
         kept=Collector(engine, artifacts, settings.retention),
         webhooks=WebhookStore(engine),
+        datasets=DatasetStore(engine, artifacts, settings.disk_per_owner),
+        uploads=UploadLimits(settings.scratch_dir, settings.largest_dataset),
         outbound=Outbound(settings.webhook_networks, settings.webhook_timeout_seconds),
         logs=LogStore(engine),
         watcher=Watcher(store.glances),

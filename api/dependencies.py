@@ -1,6 +1,7 @@
 """What a route may ask for. Stores are the caller's: they know only what it may see."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -11,6 +12,7 @@ from api.watch import Watcher
 from jobs.artifacts import ArtifactStore
 from jobs.audit import AuditStore
 from jobs.collector import Collector
+from jobs.datasets import DatasetStore
 from jobs.doorbell import Doorbell
 from jobs.figures import FigureStore
 from jobs.keys import KeyStore
@@ -24,6 +26,14 @@ from jobs.workers import WorkerStore
 
 
 @dataclass(frozen=True, slots=True)
+class UploadLimits:
+    """Where texts are while they come, and how many bytes they may have."""
+
+    scratch: Path
+    largest_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
     """What the application opens when it starts and closes when it ends."""
 
@@ -33,6 +43,8 @@ class Services:
     workers: WorkerStore
     kept: Collector
     webhooks: WebhookStore
+    datasets: DatasetStore
+    uploads: UploadLimits
     outbound: Outbound
     logs: LogStore
     watcher: Watcher
@@ -94,6 +106,14 @@ async def _webhooks(services: _Services, caller: _Caller) -> WebhookStore:
     return services.webhooks.on_behalf_of(caller)
 
 
+async def _datasets(services: _Services, caller: _Caller) -> DatasetStore:
+    return services.datasets.on_behalf_of(caller)
+
+
+async def _uploads(services: _Services) -> UploadLimits:
+    return services.uploads
+
+
 async def _outbound(services: _Services) -> Outbound:
     return services.outbound
 
@@ -124,6 +144,8 @@ Bell = Annotated[Doorbell, Depends(_doorbell)]
 Workers = Annotated[WorkerStore, Depends(_workers)]
 Kept = Annotated[Collector, Depends(_kept)]
 Webhooks = Annotated[WebhookStore, Depends(_webhooks)]
+Datasets = Annotated[DatasetStore, Depends(_datasets)]
+Uploads = Annotated[UploadLimits, Depends(_uploads)]
 WayOut = Annotated[Outbound, Depends(_outbound)]
 Logs = Annotated[LogStore, Depends(_logs)]
 Watch = Annotated[Watcher, Depends(_watcher)]

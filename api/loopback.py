@@ -2,7 +2,8 @@
 the service is owning it.
 
 A page in a browser on this machine is a peer on this machine. Its requests give the name of the
-site it came from, also where that name was made to point here, so foreign names are refused too.
+site it came from, also where that name was made to point here, so foreign names are refused too: as
+the host that is asked, and as the origin of what may change something.
 """
 
 from ipaddress import IPv6Address, ip_address
@@ -16,6 +17,7 @@ from api.request_log import request_id_of
 
 # What Starlette's test client calls itself and its server; no socket has a peer of this name.
 _TEST_CLIENT = "testclient"
+_SAFE = {"GET", "HEAD", "OPTIONS"}
 _LOCAL_NAMES = {"", "localhost", "testserver"}
 
 
@@ -28,18 +30,29 @@ class LoopbackOnly:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the class."""
         peer = scope["client"][0] if scope.get("client") else None
-        host = Headers(scope=scope).get("host", "") if scope["type"] == "http" else ""
-        if scope["type"] != "http" or (is_local(peer) and is_local_name(host)):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", ""), _origin(scope["method"], headers)
+        if is_local(peer) and is_local_name(host) and is_local_name(origin):
+            await self._app(scope, receive, send)
+            return
+        asked = host if is_local_name(origin) else f"{host} by a page of {origin}"
         problem = ProblemResponse(
             REMOTE_PEER,
-            f"the request came from {peer} for the host {host!r}, and only this machine is "
+            f"the request came from {peer} for the host {asked!r}, and only this machine is "
             "served, by its own names (localhost, 127.0.0.1, ::1); use an SSH tunnel, or have the "
             "operator set BONSAI_ALLOW_REMOTE=true, with keys",
             request_id=request_id_of(scope),
         )
         await problem(scope, receive, send)
+
+
+def _origin(method: str, headers: Headers) -> str:
+    """The host of the page that sends a request which may change something, if it is a page's."""
+    origin = "" if method in _SAFE else headers.get("origin", "")
+    return origin.partition("://")[2] or origin
 
 
 def is_local(peer: str | None) -> bool:

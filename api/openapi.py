@@ -16,7 +16,8 @@ _MEANINGS = {
     404: "There is no such thing (`code` says of what kind), or it is another owner's.",
     409: "The state of what was asked for, or the service's set-up, does not allow this.",
     410: "The artifact was published, but its file is no longer stored as it was.",
-    415: "The body was not sent as JSON.",
+    413: "The body is too long.",
+    415: "The body is of another type than this address takes.",
     416: "The range lies outside the file.",
     422: "Fields of the request are invalid; `errors` names each.",
     429: "There were too many requests in this minute; try again after `Retry-After` seconds.",
@@ -98,6 +99,7 @@ _NAMES = {
     "create_webhook": "webhook_id",
     "test_webhook": "delivery_id",
     "create_key": "key_id",
+    "upload_dataset": "dataset_id",
 }
 """By operation, the parameter that has the `id` of what it has made."""
 

@@ -16,11 +16,14 @@ from jobs.errors import (
     ArtifactNotFoundError,
     AttemptNotFoundError,
     BatchNotFoundError,
+    DatasetInUseError,
+    DatasetNotFoundError,
     DeliveryNotFoundError,
     FirstKeyError,
     IdempotencyKeyReusedError,
     IllegalMoveError,
     InvalidCursorError,
+    InvalidDatasetError,
     JobNotFoundError,
     KeyEndedError,
     KeyNotFoundError,
@@ -105,10 +108,12 @@ NOT_FOUND = Kind(404, "not_found", "There is nothing at this address")
 METHOD_NOT_ALLOWED = Kind(405, "method_not_allowed", "The address does not know this method")
 NO_LINKS = Kind(409, "no_links", "The artifact store has no links")
 ARTIFACT_GONE = Kind(410, "artifact_gone", "The file is no longer stored")
-UNSUPPORTED_MEDIA_TYPE = Kind(415, "unsupported_media_type", "The body must be JSON")
+CONTENT_TOO_LARGE = Kind(413, "content_too_large", "The body is too long")
+UNSUPPORTED_MEDIA_TYPE = Kind(415, "unsupported_media_type", "The body is of another type")
 RANGE_NOT_SATISFIABLE = Kind(416, "range_not_satisfiable", "The range lies outside the file")
 INVALID_REQUEST = Kind(422, "invalid_request", "The request has invalid fields")
 UNREADABLE_INPUT = Kind(422, "unreadable_input", "An input of the job cannot be read")
+DIGEST_MISMATCH = Kind(422, "digest_mismatch", "The body is not what its digest says")
 REFUSED_URL = Kind(422, "refused_url", "Nothing is sent to this URL")
 TOO_MANY_REQUESTS = Kind(429, "too_many_requests", "There were too many requests")
 INTERNAL_ERROR = Kind(500, "internal_error", "The service failed")
@@ -125,6 +130,9 @@ DOMAIN: Mapping[type[Exception], Kind] = {
     DeliveryNotFoundError: Kind(404, "delivery_not_found", "The webhook has no such delivery"),
     WebhookDisabledError: Kind(409, "webhook_disabled", "The webhook is disabled"),
     KeyNotFoundError: Kind(404, "key_not_found", "There is no such key"),
+    DatasetNotFoundError: Kind(404, "dataset_not_found", "There is no such data set"),
+    DatasetInUseError: Kind(409, "dataset_in_use", "A job needs the data set"),
+    InvalidDatasetError: Kind(422, "invalid_dataset", "The text is none to calibrate on"),
     WrongOwnerError: Kind(403, "wrong_owner", "The key is of another owner"),
     KeyEndedError: Kind(409, "key_ended", "The key is not valid any more"),
     KeyTimeError: Kind(422, "key_time_over", "The key would be over already"),

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field
 from api.wire import Wire as _Wire
 from jobs import log_lines, records, store, webhooks
 from jobs.collector import Expiry, Why
+from jobs.dataset_text import DatasetType
 from jobs.deliveries import DeliveryState, WebhookEvent, state_of
 from jobs.devices import DeviceKind
 from jobs.keys import KeyAccount
@@ -20,6 +21,7 @@ from jobs.queue import Place
 from jobs.request import JobRequest, Target
 from jobs.roles import Role
 from jobs.schedule import WaitingReason
+from jobs.sources import DATASET
 from jobs.states import JobState
 from jobs.tokens import Token
 from jobs.workers import Presence, WorkerAccount
@@ -546,6 +548,64 @@ class Expiries(_Wire):
         return cls(items=items, size_bytes=sum(item.size_bytes for item in items if item.is_due))
 
 
+class DatasetLinks(_Wire):
+    """Where the data set is; paths of this service."""
+
+    self: str
+    """The data set (GET, DELETE)."""
+
+    content: str
+    """Its text (GET, HEAD); Range and If-Range work."""
+
+
+class Dataset(_Wire):
+    """An uploaded text. What it holds never changes."""
+
+    id: UUID
+    """Made of owner, type and content: the same upload has the same id."""
+
+    source: str
+    """What a job says as `calibration.source` to use it."""
+
+    owner: str
+    """Whose jobs may use it."""
+
+    name: str | None
+    media_type: DatasetType
+    size_bytes: int
+    lines: int
+    sha256: str
+    """Of the text, in hexadecimal digits."""
+
+    created_at: datetime
+    links: DatasetLinks
+
+    @classmethod
+    def of(cls, row: records.Dataset) -> Self:
+        """The data set of a row."""
+        path = dataset_path(row.id)
+        return cls(
+            id=row.id,
+            source=f"{DATASET}{row.id}",
+            owner=row.owner,
+            name=row.name,
+            media_type=DatasetType(row.media_type),
+            size_bytes=row.size_bytes,
+            lines=row.lines,
+            sha256=row.sha256,
+            created_at=row.created_at,
+            links=DatasetLinks(self=path, content=f"{path}/content"),
+        )
+
+
+class DatasetPage(_Wire):
+    """Some data sets, newest first."""
+
+    items: list[Dataset]
+    next_cursor: str | None
+    """Pass it as `cursor` for those that follow; null on the last page."""
+
+
 class WebhookLinks(_Wire):
     """Where the webhook is, and what may be asked of it; paths of this service."""
 
@@ -797,7 +857,7 @@ class AuditEvent(_Wire):
 
     action: str
     """`create_key`, `rotate_key`, `revoke_key`, `submit`, `pause`, `resume`, `cancel`, `retry`,
-    `pin`, `unpin`, `drain` or `gc`."""
+    `pin`, `unpin`, `drain`, `gc`, `upload_dataset` or `delete_dataset`; webhooks have theirs."""
 
     target: str | None
     """What it was done to, as in the paths: such as `jobs/` and its id."""
@@ -873,6 +933,11 @@ def job_path(job_id: UUID) -> str:
 def webhook_path(webhook_id: UUID) -> str:
     """The path of a webhook."""
     return f"/v1/webhooks/{webhook_id}"
+
+
+def dataset_path(dataset_id: UUID) -> str:
+    """The path of a data set."""
+    return f"/v1/datasets/{dataset_id}"
 
 
 def artifact_path(job_id: UUID, name: str) -> str:

@@ -8,6 +8,7 @@ one, so thousands of them cost next to nothing.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -41,14 +42,25 @@ class Batch:
     sha256: str
 
 
-def batch_of(loaded: LoadedModel, request: PruneRequest, go_on: GoOn = regardless) -> Batch:
+def batch_of(
+    loaded: LoadedModel,
+    request: PruneRequest,
+    go_on: GoOn = regardless,
+    *,
+    text_file: Path | None = None,
+) -> Batch:
     """Read the calibration text, and let the dense model write its share.
+
+    Args:
+        text_file: read in place of what the request names.
 
     Raises:
         InvalidCalibrationError: the text is missing, unreadable, empty or too short.
     """
     seed, length = request.pruning.seed, request.calibration.sequence_length
-    source = request.calibration.model_copy(update={"samples": request.given_samples})
+    place = {} if text_file is None else {"source": str(text_file)}
+    wish = {"samples": request.given_samples} | place
+    source = request.calibration.model_copy(update=wish)
     text = calibration_batch(source, loaded.tokenizer, seed)
     random = generator(seed, 0, "own text")
     own = written(loaded, request.own_samples, length, random, go_on)

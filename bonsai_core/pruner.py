@@ -91,6 +91,7 @@ def prune(
     listener: events.Listener = lambda _event: None,
     stop: events.Stop = lambda: False,
     scratch: Path | None = None,
+    calibration_file: Path | None = None,
     utilities: Mapping[str, Factory] | None = None,
 ) -> PruneResult:
     """Prune a model by forward passes and save the smaller one.
@@ -108,6 +109,7 @@ def prune(
         stop: asked between two forward passes.
         scratch: folder for what a run looks up again and again, 4 * C^2 bytes for a gate of C
             columns; emptied at the end. None: the system's folder for temporary files.
+        calibration_file: text to read in place of `calibration.source`, which then only names it.
         utilities: further utilities by name, beside those built in and installed.
 
     A device that runs out of memory is given half as much at once, down to one sequence; the run
@@ -122,7 +124,7 @@ def prune(
     chosen = device_named(device)
     for halvings in itertools.count():
         with tempfile.TemporaryDirectory(dir=scratch, prefix="bonsai-") as folder, halved(halvings):
-            place = _Place(chosen, device_memory, Path(folder))
+            place = _Place(chosen, device_memory, Path(folder), calibration_file)
             try:
                 job = _Job(request, ledger, listener, stop, place, utilities or {})
                 return _prune(job, output)
@@ -217,6 +219,7 @@ class _Place:
     device: torch.device
     device_memory: int | None
     scratch: Path
+    calibration_file: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +288,12 @@ class _Run:
         if request.own_samples and not dense:
             length = request.calibration.sequence_length
             listener(events.OwnTextStarted(request.own_samples, length))
-        self.batch = dense.batch if dense else batch_of(self.loaded, request, self.go_on)
+        text_file = place.calibration_file
+        self.batch = (
+            dense.batch
+            if dense
+            else batch_of(self.loaded, request, self.go_on, text_file=text_file)
+        )
         live = LiveModel(self.loaded.model, self.loaded.family, self.loaded.tokenizer, place.device)
         self.mixture = mixture_of(live, self.batch.tried, request.pruning.utilities, utilities)
         self.bench = Bench(self.gates, self._blocks(self.batch.tried), self.mixture)

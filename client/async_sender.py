@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from client.address import reading, unexpected, unreachable
 from client.answers import body_of, require_success
-from client.effects import Call, Effect, Item, Open, Operation, Pause, Piece, Work, advance
+from client.effects import Call, Effect, Item, Open, Operation, Pause, Piece, Upload, Work, advance
 from client.errors import ClientError
+from client.pieces import pieces_of
 
 Value = TypeVar("Value")
 
@@ -75,6 +76,8 @@ class AsyncSender:
         match effect:
             case Call():
                 return await self._call(effect)
+            case Upload():
+                return await self._upload(effect)
             case Open():
                 return await self._open(effect)
             case Piece():
@@ -93,6 +96,16 @@ class AsyncSender:
         require_success(response)
         return body_of(response, call.model)
 
+    async def _upload(self, wish: Upload[Value]) -> Value | None:
+        size = wish.file.stat().st_size
+        headers = {**wish.headers, "Content-Length": str(size)}
+        with wish.file.open("rb") as file:
+            response = await self._http.post(
+                wish.path, content=_pieces_of(file), headers=headers, params=dict(wish.query)
+            )
+        require_success(response)
+        return body_of(response, wish.model)
+
     async def _open(self, wish: Open) -> httpx.Response:
         await self._opened.aclose()
         timeout = reading(self._http, wish.silent_seconds or self._http.timeout.read)
@@ -102,3 +115,8 @@ class AsyncSender:
             await response.aread()
         self._pieces = response.aiter_raw()
         return response
+
+
+async def _pieces_of(file: BinaryIO) -> AsyncIterator[bytes]:
+    for piece in pieces_of(file):
+        yield piece

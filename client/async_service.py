@@ -19,6 +19,7 @@ from client.responses import (
     Attempt,
     AuditEvent,
     Batch,
+    Dataset,
     Delivery,
     Estimate,
     Event,
@@ -172,6 +173,20 @@ class AsyncBonsaiClient:
 
     async def collect(self, *, dry_run: bool = False) -> Expiries:
         return await self._ask(calls.collect(dry_run))
+
+    async def upload_dataset(
+        self, path: Path | str, *, name: str | None = None, owner: str | None = None
+    ) -> Dataset:
+        return await self._run(operations.upload_dataset(Path(path), name, owner))
+
+    def datasets(self) -> AsyncIterator[Dataset]:
+        return self._items(operations.pages(Dataset, path_of("datasets")))
+
+    async def dataset(self, dataset_id: str) -> Dataset:
+        return await self._ask(calls.dataset(dataset_id))
+
+    async def delete_dataset(self, dataset_id: str) -> None:
+        await self._ask(calls.delete_dataset(dataset_id))
 
     async def create_webhook(
         self,

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from client.effects import Call
 from client.responses import (
     Batch,
+    Dataset,
     Delivery,
     Estimate,
     Expiries,
@@ -60,6 +61,14 @@ def drain(name: str) -> Call[Worker]:
 
 def collect(dry_run: bool) -> Call[Expiries]:
     return _post(Expiries, path_of("gc"), params={"dry_run": dry_run})
+
+
+def dataset(dataset_id: str) -> Call[Dataset]:
+    return _get(Dataset, path_of("datasets", dataset_id))
+
+
+def delete_dataset(dataset_id: str) -> Call[None]:
+    return Call(None, "DELETE", path_of("datasets", dataset_id))
 
 
 def create_webhook(

@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 
 from client import (
     batch_commands,
+    dataset_commands,
     job_commands,
     key_commands,
     local_commands,
@@ -80,6 +81,7 @@ app.command("retry")(job_commands.retry)
 app.command("attempts")(job_commands.list_attempts)
 app.command("status")(status_command.status)
 app.add_typer(batch_commands.app, name="batch")
+app.add_typer(dataset_commands.app, name="datasets")
 app.add_typer(webhook_commands.app, name="webhooks")
 app.add_typer(worker_commands.app, name="worker")
 app.add_typer(key_commands.app, name="keys")

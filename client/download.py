@@ -54,7 +54,7 @@ class Download:
             if (yield from self._is_whole(self._part)):
                 yield Work(self._publish)
                 return self._target
-            size, digest = _size(self._part), (yield Work(lambda: _sha256(self._part)))
+            size, digest = _size(self._part), (yield Work(lambda: sha256_of(self._part)))
             self._part.unlink()
         raise CorruptedDownloadError(self._artifact, size, digest)
 
@@ -100,7 +100,7 @@ class Download:
     def _is_whole(self, path: Path) -> Operation[bool]:
         if not path.is_file() or _size(path) != self._artifact.size_bytes:
             return False
-        digest = yield Work(lambda: _sha256(path))
+        digest = yield Work(lambda: sha256_of(path))
         return bool(digest == self._artifact.sha256)
 
     def _tell(self, received: int) -> None:
@@ -112,6 +112,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,6 +7,7 @@ into the generator, its error thrown in.
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -30,6 +31,17 @@ class Call(Generic[Value]):
     path: str
     content: Mapping[str, Any] = field(default_factory=dict)
     wait_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Upload(Generic[Value]):
+    """Post a file as it is; comes to the answer as a value."""
+
+    model: type[Value]
+    path: str
+    file: Path
+    headers: Mapping[str, str]
+    query: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +83,7 @@ class Item:
     value: Any
 
 
-Effect = Call[Any] | Open | Piece | Pause | Work | Item
+Effect = Call[Any] | Upload[Any] | Open | Piece | Pause | Work | Item
 
 
 def once(call: Call[Value]) -> Operation[Value]:

@@ -1,5 +1,6 @@
 """What takes more than one request: lists, submissions tried again, waiting, logs, files."""
 
+import base64
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -11,11 +12,11 @@ import httpx
 
 from client import calls
 from client.calls import path_of
-from client.download import Download
-from client.effects import Call, Item, Operation, Pause, Work, as_model
-from client.errors import ServiceError, UnreachableServiceError
+from client.download import Download, sha256_of
+from client.effects import Call, Item, Operation, Pause, Upload, Work, as_model
+from client.errors import ClientError, ServiceError, UnreachableServiceError
 from client.idempotency import key_header
-from client.responses import Artifact, Job, LogPage, Page
+from client.responses import Artifact, Dataset, Job, LogPage, Page
 from client.tries import Patience, pauses
 
 _log = logging.getLogger("client.service")
@@ -38,6 +39,8 @@ it."""
 
 _LONGEST_PAUSE_SECONDS = 60
 """A service that is away for longer is not waited for."""
+
+_MEDIA_TYPES = {".txt": "text/plain", ".jsonl": "application/jsonl"}
 
 Value = TypeVar("Value")
 
@@ -74,6 +77,25 @@ def submit(
             yield Pause(pause)
         else:
             return value
+
+
+def upload_dataset(path: Path, name: str | None, owner: str | None) -> Operation[Dataset]:
+    """Sends a file, with its digest; the same file again is the same data set."""
+    media_type = _MEDIA_TYPES.get(path.suffix.lower())
+    if media_type is None:
+        raise ClientError(
+            f"{path}: the ending does not say what it holds; .txt (plain text) and .jsonl (an "
+            "object with a text on each line) may be uploaded"
+        )
+    digest: bytes = yield Work(lambda: bytes.fromhex(sha256_of(path)))
+    headers = {
+        "Content-Type": media_type,
+        "Content-Digest": f"sha-256=:{base64.b64encode(digest).decode()}:",
+    }
+    query = {"name": name or path.name, "owner": owner}
+    said = {key: value for key, value in query.items() if value is not None}
+    dataset: Dataset = yield Upload(Dataset, path_of("datasets"), path, headers, said)
+    return dataset
 
 
 def wait(

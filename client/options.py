@@ -20,7 +20,11 @@ JobArgument = Annotated[
 ]
 Calibration = Annotated[
     str,
-    Option(metavar="FILE", help="Text to calibrate on: a .txt or .jsonl file, or a hub data set."),
+    Option(
+        metavar="FILE",
+        help="Text to calibrate on: a .txt or .jsonl file, dataset:ID of an uploaded "
+        "text, or a hub data set.",
+    ),
 ]
 Sparsity = Annotated[
     float | None,

@@ -318,6 +318,24 @@ class Expiries(_Response):
     """Of those that go now."""
 
 
+class Dataset(_Response):
+    """An uploaded text."""
+
+    id: str
+    source: str
+    """What a job says as its calibration's source to use it."""
+
+    owner: str = "default"
+    name: str | None = None
+    media_type: str = "text/plain"
+    size_bytes: int
+    lines: int = 0
+    sha256: str
+    """Of the text, in hexadecimal digits."""
+
+    created_at: datetime
+
+
 class Webhook(_Response):
     """An address that hears what happens to the jobs of an owner."""
 

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from client.address import reading, unexpected, unreachable
 from client.answers import body_of, require_success
-from client.effects import Call, Effect, Item, Open, Operation, Pause, Piece, Work, advance
+from client.effects import Call, Effect, Item, Open, Operation, Pause, Piece, Upload, Work, advance
 from client.errors import ClientError
+from client.pieces import pieces_of
 
 Value = TypeVar("Value")
 
@@ -74,6 +75,8 @@ class Sender:
         match effect:
             case Call():
                 return self._call(effect)
+            case Upload():
+                return self._upload(effect)
             case Open():
                 return self._open(effect)
             case Piece():
@@ -90,6 +93,16 @@ class Sender:
         response = self._http.request(call.method, call.path, timeout=timeout, **content)
         require_success(response)
         return body_of(response, call.model)
+
+    def _upload(self, wish: Upload[Value]) -> Value | None:
+        size = wish.file.stat().st_size
+        headers = {**wish.headers, "Content-Length": str(size)}
+        with wish.file.open("rb") as file:
+            response = self._http.post(
+                wish.path, content=pieces_of(file), headers=headers, params=dict(wish.query)
+            )
+        require_success(response)
+        return body_of(response, wish.model)
 
     def _open(self, wish: Open) -> httpx.Response:
         self._opened.close()

@@ -18,6 +18,7 @@ from client.responses import (
     Attempt,
     AuditEvent,
     Batch,
+    Dataset,
     Delivery,
     Estimate,
     Event,
@@ -207,6 +208,25 @@ class BonsaiClient:
         """Announce the end of files that are not kept any longer, and remove those announced
         before; with `dry_run`, only tell which."""
         return self._ask(calls.collect(dry_run))
+
+    def upload_dataset(
+        self, path: Path | str, *, name: str | None = None, owner: str | None = None
+    ) -> Dataset:
+        """Upload a text (.txt, .jsonl) for jobs to calibrate on: its `source` goes where a job says
+        its own. The same content again is the same data set."""
+        return self._run(operations.upload_dataset(Path(path), name, owner))
+
+    def datasets(self) -> Iterator[Dataset]:
+        """All uploaded texts, newest first."""
+        return self._items(operations.pages(Dataset, path_of("datasets")))
+
+    def dataset(self, dataset_id: str) -> Dataset:
+        """One uploaded text."""
+        return self._ask(calls.dataset(dataset_id))
+
+    def delete_dataset(self, dataset_id: str) -> None:
+        """Remove an uploaded text that no job needs any more."""
+        self._ask(calls.delete_dataset(dataset_id))
 
     def create_webhook(
         self,

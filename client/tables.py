@@ -10,6 +10,7 @@ from rich.table import Table
 from client.responses import (
     Attempt,
     Batch,
+    Dataset,
     Delivery,
     Duration,
     Estimate,
@@ -183,6 +184,23 @@ def expiries_table(expiries: Expiries) -> Table:
             expiry.why,
             "now" if expiry.is_due else _moment(expiry.due_at) or "announced now",
             f"{expiry.size_bytes / 1e6:.1f}",
+        )
+    return table
+
+
+def datasets_table(datasets: Iterable[Dataset]) -> Table:
+    """One line for each uploaded text."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("ID", "NAME", "OWNER", "LINES", "SIZE", "UPLOADED"):
+        table.add_column(heading, overflow="fold")
+    for dataset in datasets:
+        table.add_row(
+            dataset.id,
+            dataset.name or "",
+            dataset.owner,
+            f"{dataset.lines:,}",
+            _size(dataset.size_bytes),
+            _moment(dataset.created_at),
         )
     return table
 

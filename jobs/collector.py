@@ -13,7 +13,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Engine,
     case,
@@ -24,16 +23,17 @@ from sqlalchemy import (
     or_,
     select,
 )
-from sqlalchemy import cast as cast_to
 from sqlalchemy.orm import Session, aliased
 
 from jobs.artifacts import ArtifactStore, files_prefix
 from jobs.audit import record
+from jobs.dead_uploads import remove_dead_uploads
 from jobs.idempotency import forget_old
 from jobs.moves import tell
-from jobs.records import Artifact, Attempt, Evaluation, Job, LogLine, Round
+from jobs.records import Attempt, Evaluation, Job, LogLine, Round
 from jobs.retention import Retention
 from jobs.roles import OnBehalf
+from jobs.stored_bytes import bytes_of
 
 
 class Why(StrEnum):
@@ -89,6 +89,7 @@ class Collector(OnBehalf):
                 self._remove(expiry)
             elif expiry.due_at is None:
                 self._announce(expiry)
+        remove_dead_uploads(self._engine, self._files)
         return found
 
     def _announce(self, expiry: Expiry) -> None:
@@ -167,19 +168,3 @@ class Collector(OnBehalf):
         if self._retention.per_owner is None:
             return false()
         return rank > self._retention.per_owner
-
-
-def bytes_of(job_id: Any) -> ColumnElement[int]:
-    """What the files of a job take, in bytes; `job_id` is the column of its id."""
-
-    def of_round(column: Any) -> ColumnElement[int]:
-        return func.coalesce(cast_to(column["size_bytes"].astext, BigInteger), 0)
-
-    result = select(func.coalesce(func.sum(Artifact.size_bytes), 0)).where(
-        Artifact.job_id == job_id
-    )
-    checkpoints = select(
-        func.coalesce(func.sum(of_round(Round.prior) + of_round(Round.weights)), 0)
-    ).where(Round.job_id == job_id)
-    both = result.scalar_subquery() + checkpoints.scalar_subquery()
-    return cast_to(both, BigInteger)

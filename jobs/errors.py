@@ -17,12 +17,15 @@ __all__ = [
     "AttemptNotFoundError",
     "BatchNotFoundError",
     "DamagedFileError",
+    "DatasetInUseError",
+    "DatasetNotFoundError",
     "DeliveryNotFoundError",
     "FirstKeyError",
     "ForbiddenSourceError",
     "IdempotencyKeyReusedError",
     "IllegalMoveError",
     "InvalidCursorError",
+    "InvalidDatasetError",
     "JobError",
     "JobNotFoundError",
     "KeyEndedError",
@@ -262,6 +265,40 @@ class WrongOwnerError(JobError):
             f"{pointed}: got {named!r}, and this key is of {own!r}; leave it out, or use a key of "
             "that owner, or an operator's"
         )
+
+
+class DatasetNotFoundError(JobError):
+    """No data set has this id."""
+
+    def __init__(self, dataset_id: UUID) -> None:
+        self.dataset_id = dataset_id
+        super().__init__(
+            f"no data set has the id {dataset_id}; GET /v1/datasets lists those that exist"
+        )
+
+
+class DatasetInUseError(JobError):
+    """A job needs the data set."""
+
+    def __init__(self, dataset_id: UUID, job_id: UUID) -> None:
+        self.dataset_id = dataset_id
+        super().__init__(
+            f"data set {dataset_id} is what job {job_id} calibrates on, which has not ended; "
+            "cancel it first, or wait until it has ended"
+        )
+
+
+class InvalidDatasetError(JobError):
+    """An uploaded text is none that a job could calibrate on.
+
+    Args:
+        line: at fault, from 1; None: the whole.
+    """
+
+    def __init__(self, line: int | None, problem: str, cure: str) -> None:
+        self.line = line
+        where = "" if line is None else f"line {line}: "
+        super().__init__(f"{where}{problem}; {cure}")
 
 
 class ForbiddenSourceError(PruneError):

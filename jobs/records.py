@@ -85,6 +85,7 @@ class Job(Base):
             "finished_at",
             postgresql_where="finished_at IS NOT NULL AND expired_at IS NULL",
         ),
+        Index("jobs_of_dataset", "dataset_id", postgresql_where="dataset_id IS NOT NULL"),
         Index("jobs_leased", "lease_expires_at", postgresql_where=_HELD),
     )
 
@@ -123,6 +124,8 @@ class Job(Base):
         ForeignKey("jobs.id", ondelete="SET NULL"), unique=True
     )
     """The job from whose ledger this one goes on; no job is retried twice."""
+    dataset_id: Mapped[UUID | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
+    """The uploaded text that it calibrates on, while that exists."""
     pinned: Mapped[bool] = mapped_column(server_default="false")
     """Whether its files are kept whatever its age."""
     expires_at: Mapped[datetime | None]
@@ -328,6 +331,29 @@ class Evaluation(Base):
     seconds: Mapped[float]
     fencing_token: Mapped[int] = mapped_column(BigInteger)
     at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Dataset(Base):
+    """An uploaded text."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (
+        Index("datasets_by_age", "created_at", "id"),
+        Index("datasets_of_owner", "owner"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    name: Mapped[str | None]
+    media_type: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    lines: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+    key: Mapped[str]
+    """Of its file."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    stored_at: Mapped[datetime | None]
+    """Null: its file is not whole yet."""
 
 
 class Webhook(Base):

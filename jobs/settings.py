@@ -104,6 +104,9 @@ class Settings(BaseSettings):
     """Bytes that the files of one owner's jobs may take before no more of them are accepted; none:
     any number."""
 
+    largest_dataset: Annotated[int, Field(ge=1)] = 2**30
+    """Bytes of an uploaded text; a longer one is refused."""
+
     keep_days: Annotated[float | None, Field(gt=0)] = None
     """Files and ledger of a job expire so long after its end, unless it is pinned; none: never."""
 

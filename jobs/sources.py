@@ -10,10 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from uuid import UUID
 
-from bonsai_core.config import PruneRequest
+from bonsai_core.config import CalibrationSource, PruneRequest
 from jobs.errors import ForbiddenSourceError
 from jobs.settings import Settings
+
+DATASET = "dataset:"
+"""Before the id of an uploaded text, which is there for its owner alone."""
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 
@@ -43,15 +47,21 @@ class Sources:
         """
         self._require("model.source", request.model.source, folder=request.model.is_folder)
         text = request.calibration
-        # After a colon come subset and split of a data set, unless it belongs to a file's name.
-        name = text.source.split(":")[0]
-        for source in (name, text.source) if text.is_file else (name,):
-            self._require("calibration.source", source, folder=text.is_file)
+        if text.source.startswith(DATASET):
+            _require_id(text.source)
+        else:
+            self._require_text(text)
         for number, part in enumerate(request.pruning.utilities):
             path = part.settings.get("path")
             # Of `function` it names code, which no request may.
             if isinstance(path, str) and part.name != "function":
                 self._require(f"pruning.utility.{number}.settings.path", path, folder=True)
+
+    def _require_text(self, text: CalibrationSource) -> None:
+        # After a colon come subset and split of a data set, unless it belongs to a file's name.
+        name = text.source.split(":")[0]
+        for source in (name, text.source) if text.is_file else (name,):
+            self._require("calibration.source", source, folder=text.is_file)
 
     def _require(self, field: str, source: str, *, folder: bool) -> None:
         # What looks like a hub id is read as a folder where one of that name is at hand.
@@ -94,6 +104,19 @@ class Sources:
                 allowed=f"absolute paths in {', '.join(map(str, self.folders)) or 'no folder'}",
                 cure="move it there, or have the operator allow it (BONSAI_SOURCE_FOLDERS)",
             )
+
+
+def _require_id(source: str) -> None:
+    try:
+        UUID(source.removeprefix(DATASET))
+    except ValueError as error:
+        raise ForbiddenSourceError(
+            "is no data set's id",
+            field="calibration.source",
+            value=source,
+            allowed=f"{DATASET} and an id of GET /v1/datasets",
+            cure="upload the text (POST /v1/datasets), and use its `source`",
+        ) from error
 
 
 def _is_there(source: str) -> bool:

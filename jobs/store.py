@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 
 from jobs.audit import record
 from jobs.batch import BatchRequest
-from jobs.collector import bytes_of
 from jobs.cursors import cursor_of, job_place, number_place
+from jobs.datasets import require_dataset
 from jobs.errors import (
     ArtifactNotFoundError,
     BatchNotFoundError,
@@ -31,6 +31,7 @@ from jobs.ledger import inherit
 from jobs.moves import move, tell
 from jobs.origin import current_origin
 from jobs.queue import Fit, Place, fits, places
+from jobs.quota import require_disk
 from jobs.records import Artifact, Attempt, Batch, Evaluation, Event, Job, LogLine
 from jobs.request import JobRequest, owned
 from jobs.roles import OnBehalf
@@ -277,7 +278,7 @@ class JobStore(OnBehalf):
             return places(session, self._fairness, queued)
 
     def _require_room(self, session: Session, owner: str, jobs: int = 1) -> None:
-        _require_disk(session, owner, self._fairness.disk_per_owner)
+        require_disk(session, owner, self._fairness.disk_per_owner)
         allowed = self._fairness.queued_per_owner
         if allowed is None:
             return
@@ -469,16 +470,6 @@ _SUBMITTING = 0x626F6E73
 """With an owner's hash, names the lock that submissions under a quota take in turn."""
 
 
-def _require_disk(session: Session, owner: str, allowed: int | None) -> None:
-    if allowed is None:
-        return
-    kept = select(bytes_of(Job.id)).where(Job.owner == owner, Job.expired_at.is_(None)).subquery()
-    used = int(session.scalar(select(func.coalesce(func.sum(kept.c[0]), 0))) or 0)
-    if used >= allowed:
-        cure = "unpin what is not needed and collect it (bonsai gc), or ask for a larger quota"
-        raise QuotaExceededError(owner, f"files of {used} bytes", allowed, cure)
-
-
 def _insert(
     session: Session,
     request: JobRequest,
@@ -508,6 +499,7 @@ def _insert(
         streamed_memory_bytes=request.device.streamed_memory_bytes,
         name=request.name,
         labels=request.labels,
+        dataset_id=require_dataset(session, request),
         request=request.model_dump(mode="json"),
         state=JobState.QUEUED,
         progress={},

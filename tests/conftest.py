@@ -49,7 +49,7 @@ def engine(settings: Settings) -> Iterator[Engine]:
     """Connections to a database without jobs."""
     engine = connect(settings, connections=5)
     with engine.begin() as connection:
-        tables = "jobs, workers, idempotency_keys, webhooks, keys, audit_events"
+        tables = "jobs, datasets, workers, idempotency_keys, webhooks, keys, audit_events"
         connection.execute(text(f"TRUNCATE {tables} CASCADE"))
     yield engine
     engine.dispose()

@@ -25,6 +25,7 @@ from bonsai_core.pruner import PruneResult, prune
 from jobs.artifacts import ArtifactStore
 from jobs.attempts import AttemptStore, Claim
 from jobs.connections import connect
+from jobs.datasets import text_of
 from jobs.errors import DATABASE_UNREACHABLE, LeaseLostError, StorageUnavailableError
 from jobs.ledger import LedgerStore
 from jobs.logs import configure_logs
@@ -91,19 +92,21 @@ def _prune(
     try:
         # Checked when it was submitted, but a link may have changed since.
         Sources.of(settings).require_allowed(claim.request)
-        result = prune(
-            PruneRequest.model_validate(claim.request.model_dump(include=_CORE_FIELDS)),
-            folder / "result",
-            ledger=PostgresLedger(
-                store, files, claim, folder, partial(attempts.report, claim), patiently
-            ),
-            device=settings.device,
-            device_memory=_weights(settings),
-            listener=_both(Reporter(attempts, store, claim, patiently, pulse), spans),
-            stop=stop,
-            # Goes with the attempt's folder, also after a kill.
-            scratch=folder,
-        )
+        with text_of(engine, files, claim.request, folder) as text:
+            result = prune(
+                PruneRequest.model_validate(claim.request.model_dump(include=_CORE_FIELDS)),
+                folder / "result",
+                ledger=PostgresLedger(
+                    store, files, claim, folder, partial(attempts.report, claim), patiently
+                ),
+                device=settings.device,
+                device_memory=_weights(settings),
+                listener=_both(Reporter(attempts, store, claim, patiently, pulse), spans),
+                stop=stop,
+                # Goes with the attempt's folder, also after a kill.
+                scratch=folder,
+                calibration_file=text,
+            )
         stored = _store(folder / "result", files, claim)
         outcome = Outcome(result=_summary(result), files=stored)
     except UnavailableDeviceError:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, BackgroundTasks, Body, Response
 from fastapi.openapi.models import Example
 
 from api.access import Submitter, Viewer
-from api.dependencies import AllowedSources, Bell, Store
+from api.dependencies import AllowedSources, Bell, Datasets, Store
 from api.estimates import BatchEstimate
 from api.idempotency import REPLAYED, IdempotencyKey
 from api.openapi import problems
@@ -16,6 +16,7 @@ from api.routes.jobs import EXAMPLE, SUBMITTED, ValidateOnly, answer, estimated
 from api.schemas import Batch
 from api.validation import require_storable, unreadable
 from jobs.batch import BatchRequest
+from jobs.datasets import DatasetStore
 from jobs.errors import PruneError
 from jobs.idempotency import submission_key
 from jobs.request import check_inputs, owned
@@ -52,6 +53,7 @@ def submit(
     store: Store,
     doorbell: Bell,
     sources: AllowedSources,
+    datasets: Datasets,
     caller: Submitter,
     key: IdempotencyKey = None,
     validate_only: ValidateOnly = False,
@@ -61,10 +63,14 @@ def submit(
     require_storable(request)
     if validate_only:
         return answer(
-            BatchEstimate.of(estimated(_checked(request, sources, caller).requests(), store))
+            BatchEstimate.of(
+                estimated(_checked(request, sources, datasets, caller).requests(), store)
+            )
         )
     submission = submission_key(key, request)
-    checked = request if store.has_submitted(submission) else _checked(request, sources, caller)
+    checked = (
+        request if store.has_submitted(submission) else _checked(request, sources, datasets, caller)
+    )
     made, replayed = store.submit_batch_once(checked, submission)
     if replayed:
         response.headers[REPLAYED] = "true"
@@ -77,14 +83,18 @@ def submit(
     return Batch.of(row, queued)
 
 
-def _checked(batch: BatchRequest, sources: Sources, caller: Caller) -> BatchRequest:
+def _checked(
+    batch: BatchRequest, sources: Sources, datasets: DatasetStore, caller: Caller
+) -> BatchRequest:
     """As for one job; what is wrong is named by its place in the batch."""
     checked = []
     for number, job in enumerate(batch.requests()):
         try:
             # As in the store, which no longer knows where the request has said it.
             named = owned(job, caller, batch.field_of(number, "owner"))
-            checked.append(check_inputs(named, sources))
+            found = check_inputs(named, sources)
+            datasets.require(found)
+            checked.append(found)
         except PruneError as error:
             error.field = batch.field_of(number, error.field)
             raise

@@ -11,7 +11,7 @@ from fastapi.openapi.models import Example
 from pydantic import BaseModel
 
 from api.access import Submitter, Viewer
-from api.dependencies import AllowedSources, Bell, Store, Watch
+from api.dependencies import AllowedSources, Bell, Datasets, Store, Watch
 from api.estimates import Estimate
 from api.idempotency import REPLAYED, REPLAYED_HEADER, IdempotencyKey
 from api.openapi import problems
@@ -19,9 +19,11 @@ from api.schemas import Attempt, AttemptPage, Job, JobPage, job_path
 from api.validation import require_storable, unreadable
 from api.watch import Wait
 from jobs import records
+from jobs.datasets import DatasetStore
 from jobs.estimate import estimate
 from jobs.idempotency import submission_key
-from jobs.request import JobRequest, check_inputs
+from jobs.request import JobRequest, check_inputs, owned
+from jobs.roles import Caller
 from jobs.sources import Sources
 from jobs.states import JobState, Wish
 from jobs.store import JobStore
@@ -117,7 +119,8 @@ def submit(
     store: Store,
     doorbell: Bell,
     sources: AllowedSources,
-    _: Submitter,
+    datasets: Datasets,
+    caller: Submitter,
     key: IdempotencyKey = None,
     validate_only: ValidateOnly = False,
 ) -> Job | Response:
@@ -126,10 +129,12 @@ def submit(
     `validate_only` all is checked and nothing stored; the answer says what the job would take."""
     require_storable(request)
     if validate_only:
-        return answer(estimated([_checked(request, sources)], store)[0])
+        return answer(estimated([_checked(request, sources, datasets, caller)], store)[0])
     submission = submission_key(key, request)
     # Files may have gone since; that is no reason to deny what was queued.
-    checked = request if store.has_submitted(submission) else _checked(request, sources)
+    checked = (
+        request if store.has_submitted(submission) else _checked(request, sources, datasets, caller)
+    )
     job, replayed = store.submit_once(checked, submission)
     if replayed:
         response.headers[REPLAYED] = "true"
@@ -155,11 +160,15 @@ def answer(value: BaseModel) -> Response:
     return Response(value.model_dump_json(), media_type="application/json")
 
 
-def _checked(request: JobRequest, sources: Sources) -> JobRequest:
+def _checked(
+    request: JobRequest, sources: Sources, datasets: DatasetStore, caller: Caller
+) -> JobRequest:
     try:
-        return check_inputs(request, sources)
+        checked = check_inputs(request, sources)
     except OSError as error:
         raise unreadable(request, error) from error
+    datasets.require(owned(checked, caller))
+    return checked
 
 
 @router.get("", operation_id="list_jobs", responses=problems(422, 503))

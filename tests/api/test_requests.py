@@ -35,6 +35,33 @@ def test_any_other_request_id_is_replaced(client: TestClient, offered: str) -> N
     assert other.headers["x-request-id"] != response.headers["x-request-id"]
 
 
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        (None, True),
+        ("http://localhost:8000", True),
+        ("http://127.0.0.1:3000", True),
+        ("https://evil.example", False),
+        ("http://127.0.0.1.evil.example", False),
+        ("null", False),
+    ],
+)
+def test_a_page_of_another_site_changes_nothing(
+    client: TestClient, origin: str | None, allowed: bool
+) -> None:
+    """Browsers send a form or a plain text anywhere, unasked; but they say for whom."""
+    headers = {} if origin is None else {"Origin": origin}
+    for path, content in (("/v1/gc", b""), ("/v1/datasets", b"text")):
+        sent = {"Content-Type": "text/plain", **headers}
+        response = client.post(path, content=content, headers=sent)
+        if allowed:
+            assert response.status_code in {200, 201}
+        else:
+            require_problem(response, 403, "remote_peer")
+    assert client.get("/v1/datasets", headers=headers).status_code == 200
+    assert bool(client.get("/v1/datasets").json()["items"]) is allowed
+
+
 def test_a_method_that_an_address_does_not_know_is_answered_with_those_it_knows(
     client: TestClient,
 ) -> None:

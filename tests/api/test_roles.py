@@ -18,12 +18,19 @@ from tests.api.problems import require_problem
 JOB = f"/v1/jobs/{uuid4()}"
 BATCH = f"/v1/batches/{uuid4()}"
 ARTIFACT = f"{JOB}/artifacts/config.json"
+DATASET = f"/v1/datasets/{uuid4()}"
 WEBHOOK = f"/v1/webhooks/{uuid4()}"
 DELIVERY = f"{WEBHOOK}/deliveries/{uuid4()}"
 DRAIN = "/v1/workers/nobody/drain"
 
 LEAST_ROLE = {
     ("GET", "/v1/me"): Role.VIEWER,
+    ("GET", "/v1/datasets"): Role.VIEWER,
+    ("POST", "/v1/datasets"): Role.SUBMITTER,
+    ("GET", DATASET): Role.VIEWER,
+    ("GET", f"{DATASET}/content"): Role.VIEWER,
+    ("HEAD", f"{DATASET}/content"): Role.VIEWER,
+    ("DELETE", DATASET): Role.SUBMITTER,
     ("GET", "/v1/jobs"): Role.VIEWER,
     ("GET", JOB): Role.VIEWER,
     ("GET", f"{JOB}/events"): Role.VIEWER,
@@ -122,6 +129,7 @@ def test_the_table_has_every_route() -> None:
         names = {
             "{batch_id}": BATCH.split("/")[-1],
             "{job_id}": JOB.split("/")[-1],
+            "{dataset_id}": DATASET.split("/")[-1],
             "{webhook_id}": WEBHOOK.split("/")[-1],
             "{delivery_id}": DELIVERY.split("/")[-1],
             "{number}": "1",
