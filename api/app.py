@@ -30,6 +30,8 @@ from api.routes import (
     keys,
     logs,
     metrics,
+    models,
+    queue,
     retention,
     webhooks,
     workers,
@@ -66,7 +68,7 @@ Times are in UTC (RFC 3339), sizes in bytes, durations in seconds. Errors are pr
 
 
 _ROUTES = (
-    *(jobs, events, logs, batches, datasets, artifacts, archive, retention),
+    *(jobs, queue, events, logs, batches, datasets, models, artifacts, archive, retention),
     *(webhooks, workers, keys, audit, health, metrics),
 )
 

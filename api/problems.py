@@ -28,6 +28,7 @@ from jobs.errors import (
     KeyEndedError,
     KeyNotFoundError,
     KeyTimeError,
+    NotWaitingError,
     PruneError,
     QuotaExceededError,
     SchemaOutdatedError,
@@ -138,6 +139,7 @@ DOMAIN: Mapping[type[Exception], Kind] = {
     KeyTimeError: Kind(422, "key_time_over", "The key would be over already"),
     FirstKeyError: Kind(422, "first_key_not_admin", "The first key must be an admin's"),
     IllegalMoveError: Kind(409, "illegal_move", "The job's state does not allow this"),
+    NotWaitingError: Kind(409, "job_not_waiting", "The job does not wait"),
     UnknownDependencyError: Kind(422, "unknown_dependency", "There is no such job to wait for"),
     QuotaExceededError: Kind(409, "quota_exceeded", "The owner's queue is full"),
     IdempotencyKeyReusedError: Kind(

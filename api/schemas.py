@@ -20,7 +20,7 @@ from jobs.progress import Progress
 from jobs.queue import Place
 from jobs.request import JobRequest, Target
 from jobs.roles import Role
-from jobs.schedule import WaitingReason
+from jobs.schedule import Priority, WaitingReason
 from jobs.sources import DATASET
 from jobs.states import JobState
 from jobs.tokens import Token
@@ -67,7 +67,11 @@ class Job(_Wire):
     id: UUID
     name: str | None
     labels: dict[str, str]
+    metadata: dict[str, Any]
     owner: str
+    priority: Priority
+    """As it is now; `request` has the one that it was submitted with."""
+
     state: JobState
     waiting_reason: WaitingReason | None
     """Why a free worker would not take the queued job; null: it would."""
@@ -120,7 +124,9 @@ class Job(_Wire):
             id=row.id,
             name=row.name,
             labels=row.labels,
+            metadata=row.metadata_,
             owner=row.owner,
+            priority=Priority.of(row.priority),
             waiting_reason=place and place.reason,
             position=place and place.position,
             state=JobState(row.state),
@@ -145,7 +151,7 @@ class Job(_Wire):
 
 
 class JobPage(_Wire):
-    """Some jobs, newest first."""
+    """Some jobs, in the order asked for."""
 
     items: list[Job]
     next_cursor: str | None
@@ -218,6 +224,183 @@ class Batch(_Wire):
             finished=all(job.state.is_final for job in shown),
             jobs=shown,
             links=BatchLinks(self=path, cancel=f"{path}/cancel"),
+        )
+
+
+class BatchSummary(_Wire):
+    """A batch in a list; its own page has its jobs."""
+
+    id: UUID
+    name: str | None
+    created_at: datetime
+    counts: dict[JobState, int]
+    """Jobs by state; states without jobs are left out."""
+
+    finished: bool
+    """Whether every job has come to its end."""
+
+    links: BatchLinks
+
+    @classmethod
+    def of(cls, row: records.Batch, counts: Mapping[JobState, int]) -> Self:
+        """The batch of a row."""
+        path = f"/v1/batches/{row.id}"
+        return cls(
+            id=row.id,
+            name=row.name,
+            created_at=row.created_at,
+            counts=dict(counts),
+            finished=all(state.is_final for state in counts),
+            links=BatchLinks(self=path, cancel=f"{path}/cancel"),
+        )
+
+
+class BatchPage(_Wire):
+    """Some batches, newest first."""
+
+    items: list[BatchSummary]
+    next_cursor: str | None
+    """Pass it as `cursor` for the batches that follow; null on the last page."""
+
+    @classmethod
+    def of(cls, page: store.BatchPage) -> Self:
+        """The page of some rows."""
+        items = [BatchSummary.of(row, counts) for row, counts in page.items]
+        return cls(items=items, next_cursor=page.next_cursor)
+
+
+class Round(_Wire):
+    """What one round of a job did."""
+
+    number: int
+    """From 1."""
+
+    started_at: datetime
+    finished_at: datetime | None
+    """Null: it goes on, or was interrupted and will."""
+
+    masks: int | None
+    """Sub-models that it tries; null: not chosen yet."""
+
+    masks_evaluated: int
+    mask_seconds: float
+    """That these took together."""
+
+    seconds: float | None
+    """From its start to its end, in the attempt that has finished it; null: it has not ended."""
+
+    sparsity: float | None
+    """Share of the non-embedding parameters removed at its end, or planned to be; null: it has not
+    ended."""
+
+    perplexity: float | None
+    """With them absent, on the given text among the sequences of trials."""
+
+    cut: bool | None
+    """Whether they went; a plan is replaced by that of the next round."""
+
+    removed: dict[str, int] | None
+    """Units that went, or are planned to go, by gate."""
+
+    @classmethod
+    def of(cls, account: store.RoundAccount) -> Self:
+        """The round of a row."""
+        row = account.round
+        record = row.record or {}
+        removed = record.get("removed")
+        return cls(
+            number=row.number,
+            started_at=row.started_at,
+            finished_at=row.finished_at,
+            masks=account.masks,
+            masks_evaluated=account.evaluated,
+            mask_seconds=account.mask_seconds,
+            seconds=account.seconds,
+            sparsity=record.get("sparsity"),
+            perplexity=record.get("perplexity"),
+            cut=record.get("cut"),
+            removed=removed and {gate: len(units) for gate, units in removed.items()},
+        )
+
+
+class RoundPage(_Wire):
+    """All rounds of a job that were begun, the first one first."""
+
+    items: list[Round]
+    next_cursor: None = None
+    """Always null: a job has few rounds."""
+
+
+class QueuedJob(_Wire):
+    """A job in the queue; its own page says more."""
+
+    id: UUID
+    name: str | None
+    owner: str
+    priority: Priority
+    state: JobState
+    model: str
+    target: Target
+    queued_at: datetime
+    """When it last came to the queue."""
+
+    position: int | None
+    """Among the jobs of all owners, from 1; null: it waits for a reason, or runs."""
+
+    waiting_reason: WaitingReason | None
+    worker: str | None
+    """That has it; null: none has."""
+
+    seconds_left: float | None
+    """Of a job that runs, where that is estimated."""
+
+    links: JobLinks
+
+    @classmethod
+    def of(cls, row: records.Job, place: Place | None = None, worker: str | None = None) -> Self:
+        """The job of a row, where it stands, or who has it."""
+        job = Job.of(row, place)
+        return cls(
+            id=job.id,
+            name=job.name,
+            owner=job.owner,
+            priority=job.priority,
+            state=job.state,
+            model=job.request.model.source,
+            target=job.request.target,
+            queued_at=row.queued_at,
+            position=job.position,
+            waiting_reason=job.waiting_reason,
+            worker=worker,
+            seconds_left=job.progress.seconds_left,
+            links=job.links,
+        )
+
+
+class Queue(_Wire):
+    """What runs and what waits. Of other owners' jobs only the numbers are told."""
+
+    running: list[QueuedJob]
+    """That a worker has, the one that has run for longest first."""
+
+    waiting: list[QueuedJob]
+    """In the order in which they would be taken; those that wait for a reason come last."""
+
+    ready: int
+    """Jobs of all owners that a free worker would take."""
+
+    held: dict[WaitingReason, int]
+    """Jobs of all owners that wait for a reason, by it."""
+
+    @classmethod
+    def of(cls, queue: store.Queue) -> Self:
+        """The queue as it was read."""
+        counts = {each.reason: each.jobs for each in queue.lengths}
+        return cls(
+            running=[QueuedJob.of(job, worker=worker) for job, worker in queue.running],
+            waiting=[QueuedJob.of(job, place) for job, place in queue.waiting],
+            ready=counts.pop(None, 0),
+            held={reason: count for reason, count in counts.items() if reason is not None},
         )
 
 
@@ -856,8 +1039,9 @@ class AuditEvent(_Wire):
     """Of the key."""
 
     action: str
-    """`create_key`, `rotate_key`, `revoke_key`, `submit`, `pause`, `resume`, `cancel`, `retry`,
-    `pin`, `unpin`, `drain`, `gc`, `upload_dataset` or `delete_dataset`; webhooks have theirs."""
+    """`create_key`, `rotate_key`, `revoke_key`, `submit`, `edit`, `pause`, `resume`, `cancel`,
+    `retry`, `pin`, `unpin`, `drain`, `gc`, `upload_dataset` or `delete_dataset`; webhooks have
+    theirs."""
 
     target: str | None
     """What it was done to, as in the paths: such as `jobs/` and its id."""

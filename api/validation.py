@@ -84,6 +84,7 @@ def _strings(value: Any, path: Steps) -> Iterator[tuple[Steps, str]]:
         yield path, value
     elif isinstance(value, dict):
         for key, inner in value.items():
+            yield (*path, key), key
             yield from _strings(inner, (*path, key))
     elif isinstance(value, list):
         for index, inner in enumerate(value):

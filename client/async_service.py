@@ -19,6 +19,7 @@ from client.responses import (
     Attempt,
     AuditEvent,
     Batch,
+    BatchSummary,
     Dataset,
     Delivery,
     Estimate,
@@ -28,9 +29,13 @@ from client.responses import (
     Key,
     LogLine,
     Me,
+    Model,
+    ModelPage,
     NewKey,
     Progress,
+    Queue,
     Readiness,
+    Round,
     Webhook,
     Worker,
 )
@@ -114,9 +119,50 @@ class AsyncBonsaiClient:
     async def job(self, job_id: str, *, wait_seconds: float = 0.0, state: str | None = None) -> Job:
         return await self._ask(calls.job(job_id, wait_seconds, state))
 
-    def jobs(self, *, state: str | None = None) -> AsyncIterator[Job]:
-        query = {"state": state} if state else {}
-        return self._items(operations.pages(Job, path_of("jobs"), query))
+    def jobs(
+        self,
+        *,
+        state: str | Sequence[str] | None = None,
+        owner: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        model: str | None = None,
+        name: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        sort: str | None = None,
+    ) -> AsyncIterator[Job]:
+        moments = {"created_after": created_after, "created_before": created_before}
+        said = {"owner": owner, "model": model, "name": name, "sort": sort}
+        return self._items(operations.jobs(state, labels, moments, **said))
+
+    async def edit(
+        self,
+        job_id: str,
+        *,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        priority: str | None = None,
+    ) -> Job:
+        said = {"name": name, "labels": labels, "metadata": metadata, "priority": priority}
+        changes = {key: value for key, value in said.items() if value is not None}
+        return await self._ask(calls.edit(job_id, changes))
+
+    async def rounds(self, job_id: str) -> list[Round]:
+        path = path_of("jobs", job_id, "rounds")
+        return [item async for item in self._items(operations.pages(Round, path))]
+
+    async def queue(self, *, limit: int = 50) -> Queue:
+        return await self._ask(calls.queue(limit))
+
+    async def models(self) -> ModelPage:
+        return await self._ask(calls.models())
+
+    async def model(self, source: str) -> Model:
+        return await self._ask(calls.model(source))
+
+    def batches(self) -> AsyncIterator[BatchSummary]:
+        return self._items(operations.pages(BatchSummary, path_of("batches")))
 
     def events(self, job_id: str) -> AsyncIterator[Event]:
         return self._items(operations.pages(Event, path_of("jobs", job_id, "events")))

@@ -15,7 +15,10 @@ from client.responses import (
     Job,
     Key,
     Me,
+    Model,
+    ModelPage,
     NewKey,
+    Queue,
     Readiness,
     Webhook,
     Worker,
@@ -41,6 +44,22 @@ def job(job_id: str, wait_seconds: float = 0.0, state: str | None = None) -> Cal
 def ask(job_id: str, wish: str) -> Call[Job]:
     """`pause`, `resume`, `cancel`, `retry`, `pin` or `unpin`."""
     return _post(Job, path_of("jobs", job_id, wish))
+
+
+def edit(job_id: str, changes: Mapping[str, Any]) -> Call[Job]:
+    return Call(Job, "PATCH", path_of("jobs", job_id), {"json": changes})
+
+
+def queue(limit: int) -> Call[Queue]:
+    return Call(Queue, "GET", path_of("queue"), {"params": {"limit": limit}})
+
+
+def models() -> Call[ModelPage]:
+    return _get(ModelPage, path_of("models"))
+
+
+def model(source: str) -> Call[Model]:
+    return Call(Model, "GET", path_of("models", "inspect"), {"params": {"source": source}})
 
 
 def batch(batch_id: str) -> Call[Batch]:

@@ -9,10 +9,12 @@ from typer.core import TyperGroup
 from client import (
     batch_commands,
     dataset_commands,
+    edit_commands,
     job_commands,
     key_commands,
     local_commands,
     log_commands,
+    queue_commands,
     retention_commands,
     status_command,
     webhook_commands,
@@ -73,6 +75,10 @@ app.command("validate")(job_commands.validate)
 app.command("list")(job_commands.list_jobs)
 app.command("show")(job_commands.show)
 app.command("watch")(job_commands.watch)
+app.command("rounds")(edit_commands.rounds)
+app.command("edit")(edit_commands.edit)
+app.command("queue")(queue_commands.queue)
+app.command("models")(queue_commands.models)
 app.command("logs")(log_commands.logs)
 app.command("pause")(job_commands.pause)
 app.command("resume")(job_commands.resume)

@@ -1,7 +1,9 @@
 """The commands that talk to a service."""
 
 import inspect
+import itertools
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +16,16 @@ from client.console import messages, print_json, results
 from client.errors import ClientError
 from client.job_ids import find_job
 from client.progress import job_display, watch_job
-from client.request import given, parse_labels, parse_utility, parse_window, prune_request, target
+from client.request import (
+    absolute,
+    given,
+    parse_labels,
+    parse_metadata,
+    parse_utility,
+    parse_window,
+    prune_request,
+    target,
+)
 from client.responses import Artifact, Estimate, Job
 from client.service import BonsaiClient
 from client.tables import attempts_table, estimate_table, failure_of, job_table, jobs_table
@@ -36,6 +47,7 @@ def submit(
     label: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label; may be repeated.")
     ] = None,
+    metadata: options.Metadata = None,
     owner: options.Owner = None,
     priority: options.Priority = None,
     not_before: options.NotBefore = None,
@@ -96,7 +108,9 @@ def submit(
             "seed": seed,
         },
     )
-    labels = parse_labels(label or [])
+    said: dict[str, Any] = {"labels": parse_labels(label or [])}
+    if (kept := parse_metadata(metadata)) is not None:
+        said["metadata"] = kept
     with connect(context) as client:
         schedule = {
             "priority": priority,
@@ -115,9 +129,9 @@ def submit(
             }
         )
         if validate_only:
-            _print_estimate(client.validate(request, labels=labels, **queueing), as_json=json)
+            _print_estimate(client.validate(request, **said, **queueing), as_json=json)
             return
-        job = client.submit(request, idempotency_key=idempotency_key, labels=labels, **queueing)
+        job = client.submit(request, idempotency_key=idempotency_key, **said, **queueing)
         if json:
             print_json(job.model_dump(mode="json"))
         else:
@@ -144,16 +158,46 @@ _take_options(validate, submit, "validate_only", "watch", "idempotency_key")
 def list_jobs(
     context: typer.Context,
     state: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="queued, running, pausing, paused, cancelling, succeeded, failed or cancelled."
+            help="queued, running, pausing, paused, cancelling, succeeded, failed or cancelled; "
+            "may be repeated."
         ),
     ] = None,
+    owner: Annotated[str | None, typer.Option(help="Only jobs of this owner.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Only jobs with this label; may be repeated."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Only jobs on this model.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only jobs of this name.")] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"],
+            help="Only jobs submitted then or later, such as 2026-12-01 (local time).",
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(help="-created_at (default), created_at, -finished_at or finished_at."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most jobs to show.")] = None,
     json: options.Json = False,
 ) -> None:
     """List jobs, newest first."""
     with connect(context) as client:
-        jobs = list(client.jobs(state=state))
+        found = client.jobs(
+            state=state,
+            owner=owner,
+            labels=parse_labels(label or []),
+            model=model and absolute(model),
+            name=name,
+            # Without a zone it is this machine's.
+            created_after=since and since.astimezone(),
+            sort=sort,
+        )
+        jobs = list(itertools.islice(found, limit))
     if json:
         print_json([job.model_dump(mode="json") for job in jobs])
     else:

@@ -3,7 +3,8 @@
 import base64
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -57,6 +58,20 @@ def pages(model: type[Value], path: str, query: Mapping[str, Any] | None = None)
         cursor = page.next_cursor
         if cursor is None:
             return
+
+
+def jobs(
+    states: str | Sequence[str] | None,
+    labels: Mapping[str, str] | None,
+    moments: Mapping[str, datetime | None],
+    **said: str | None,
+) -> Operation[None]:
+    """The jobs that pass all filters."""
+    wanted: dict[str, Any] = {"state": [states] if isinstance(states, str) else states}
+    wanted["label"] = [f"{key}={value}" for key, value in (labels or {}).items()]
+    wanted |= {name: moment and moment.isoformat() for name, moment in moments.items()}
+    query = {name: value for name, value in {**wanted, **said}.items() if value}
+    return pages(Job, path_of("jobs"), query)
 
 
 def submit(

@@ -72,6 +72,10 @@ Owner = Annotated[str | None, Option(help="Whom the job counts for (default defa
 Priority = Annotated[
     str | None, Option(help="lowest, low, normal, high or highest (default normal)")
 ]
+Metadata = Annotated[
+    str | None,
+    Option(metavar="JSON", help="An object to keep with the job, which the service does not read."),
+]
 NotBefore = Annotated[
     str | None, Option(metavar="TIME", help="Wait until then, such as 2026-12-01T22:00:00+01:00.")
 ]

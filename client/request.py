@@ -80,6 +80,19 @@ def parse_labels(labels: list[str]) -> dict[str, str]:
     return parsed
 
 
+def parse_metadata(metadata: str | None) -> dict[str, Any] | None:
+    """An object, from its JSON."""
+    if metadata is None:
+        return None
+    try:
+        parsed = json.loads(metadata)
+    except ValueError as error:
+        raise ClientError(f"--metadata: {metadata!r} is not JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise ClientError(f"--metadata: {metadata!r} is not a JSON object, such as {{}}")
+    return parsed
+
+
 def parse_utility(utility: str | None) -> Any:
     """A name as it is; a mix from its JSON."""
     if utility is None or not utility.lstrip().startswith(("[", "{")):

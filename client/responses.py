@@ -53,6 +53,8 @@ class Job(_Response):
     id: str
     name: str | None = None
     labels: dict[str, str] = {}
+    metadata: dict[str, Any] = {}
+    priority: str = "normal"
     state: str
     """`queued`, `running`, `pausing`, `paused`, `cancelling`, `succeeded`, `failed` or
     `cancelled`."""
@@ -316,6 +318,96 @@ class Expiries(_Response):
     items: list[Expiry]
     size_bytes: int
     """Of those that go now."""
+
+
+class BatchSummary(_Response):
+    """A batch in a list."""
+
+    id: str
+    name: str | None = None
+    created_at: datetime
+    counts: dict[str, int] = {}
+    finished: bool = False
+
+
+class Round(_Response):
+    """What one round of a job did."""
+
+    number: int
+    started_at: datetime
+    finished_at: datetime | None = None
+    masks: int | None = None
+    masks_evaluated: int = 0
+    mask_seconds: float = 0.0
+    seconds: float | None = None
+    sparsity: float | None = None
+    perplexity: float | None = None
+    cut: bool | None = None
+    removed: dict[str, int] | None = None
+    """Units by gate."""
+
+
+class QueuedJob(_Response):
+    """A job in the queue."""
+
+    id: str
+    name: str | None = None
+    owner: str = "default"
+    priority: str = ""
+    state: str
+    model: str = ""
+    target: dict[str, Any] = {}
+    queued_at: datetime
+    position: int | None = None
+    waiting_reason: str | None = None
+    worker: str | None = None
+    seconds_left: float | None = None
+
+
+class Queue(_Response):
+    """What runs and what waits; of other owners only the numbers."""
+
+    running: list[QueuedJob] = []
+    waiting: list[QueuedJob] = []
+    ready: int = 0
+    held: dict[str, int] = {}
+    """Jobs that wait, by reason."""
+
+
+class Units(_Response):
+    """What of a dense model can be pruned."""
+
+    parameters: int
+    non_embedding_parameters: int
+    layers: int
+    hidden_size: int = 0
+    attention_groups: int = 0
+    heads_per_group: int = 0
+    mlp_channels: int = 0
+    experts: int = 0
+    reachable_sparsity: float = 0.0
+    context: int | None = None
+
+
+class Model(_Response):
+    """A model that a job may name."""
+
+    source: str
+    weights_bytes: int | None = None
+    gguf_files: list[str] = []
+    architecture: str | None = None
+    dtype: str | None = None
+    prunable: bool | None = None
+    reason: str | None = None
+    units: Units | None = None
+
+
+class ModelPage(_Response):
+    """The models in the folders that the operator has named."""
+
+    items: list[Model] = []
+    folders: list[str] | None = None
+    complete: bool = True
 
 
 class Dataset(_Response):

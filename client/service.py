@@ -18,6 +18,7 @@ from client.responses import (
     Attempt,
     AuditEvent,
     Batch,
+    BatchSummary,
     Dataset,
     Delivery,
     Estimate,
@@ -27,9 +28,13 @@ from client.responses import (
     Key,
     LogLine,
     Me,
+    Model,
+    ModelPage,
     NewKey,
     Progress,
+    Queue,
     Readiness,
+    Round,
     Webhook,
     Worker,
 )
@@ -121,10 +126,66 @@ class BonsaiClient:
         (default: the one that it is in), or has ended, or the time is over."""
         return self._ask(calls.job(job_id, wait_seconds, state))
 
-    def jobs(self, *, state: str | None = None) -> Iterator[Job]:
-        """All jobs, newest first, fetched page by page as they are asked for."""
-        query = {"state": state} if state else {}
-        return self._items(operations.pages(Job, path_of("jobs"), query))
+    def jobs(
+        self,
+        *,
+        state: str | Sequence[str] | None = None,
+        owner: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        model: str | None = None,
+        name: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        sort: str | None = None,
+    ) -> Iterator[Job]:
+        """Jobs, fetched page by page as they are asked for; those that pass all filters.
+
+        Args:
+            state: one of these.
+            labels: all of these.
+            model: its source, as submitted.
+            created_after: this moment or later.
+            created_before: earlier.
+            sort: -created_at (default), created_at, -finished_at or finished_at."""
+        moments = {"created_after": created_after, "created_before": created_before}
+        said = {"owner": owner, "model": model, "name": name, "sort": sort}
+        return self._items(operations.jobs(state, labels, moments, **said))
+
+    def edit(
+        self,
+        job_id: str,
+        *,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        priority: str | None = None,
+    ) -> Job:
+        """Change what people say of a job, or its priority while it waits. What is None stays;
+        labels and metadata are replaced as a whole."""
+        said = {"name": name, "labels": labels, "metadata": metadata, "priority": priority}
+        changes = {key: value for key, value in said.items() if value is not None}
+        return self._ask(calls.edit(job_id, changes))
+
+    def rounds(self, job_id: str) -> list[Round]:
+        """What each round of a job did, the first one first."""
+        path = path_of("jobs", job_id, "rounds")
+        return list(self._items(operations.pages(Round, path)))
+
+    def queue(self, *, limit: int = 50) -> Queue:
+        """What runs, and the first jobs that wait, in the order in which they would be taken."""
+        return self._ask(calls.queue(limit))
+
+    def models(self) -> ModelPage:
+        """The models in the folders that the operator has named."""
+        return self._ask(calls.models())
+
+    def model(self, source: str) -> Model:
+        """A model that a job may name, and what may go of it."""
+        return self._ask(calls.model(source))
+
+    def batches(self) -> Iterator[BatchSummary]:
+        """All batches, newest first."""
+        return self._items(operations.pages(BatchSummary, path_of("batches")))
 
     def events(self, job_id: str) -> Iterator[Event]:
         """All that has happened to a job so far, oldest first."""

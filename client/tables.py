@@ -1,7 +1,7 @@
 """Jobs as people read them."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from rich import box
@@ -17,7 +17,10 @@ from client.responses import (
     Expiries,
     Job,
     Key,
+    Model,
     Progress,
+    QueuedJob,
+    Round,
     Webhook,
     Worker,
     WorkerFit,
@@ -28,21 +31,56 @@ SHORT_ID = 8
 
 
 def jobs_table(jobs: Iterable[Job]) -> Table:
-    """One line for each job."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("ID", "NAME", "STATE", "PROGRESS", "SPARSITY", "MODEL", "CREATED"):
-        table.add_column(heading, overflow="fold")
+    """One line for each job; the names give way where there is no room."""
+    table = _lines("ID", "NAME*", "STATE", "PROGRESS", "SPARSITY", "MODEL*", "AGE")
     for job in jobs:
         table.add_row(
             job.id[:SHORT_ID],
             job.name or "",
             job.state,
-            how_far(job),
-            f"{job.progress.sparsity:.3f} of {_target(job.request.get('target', {}))}",
-            str(job.request.get("model", {}).get("source", "")),
-            _moment(job.created_at),
+            _briefly(job),
+            f"{job.progress.sparsity:.3f}/{_short_target(job.request.get('target', {}))}",
+            _last_part(str(job.request.get("model", {}).get("source", ""))),
+            _age(job.created_at),
         )
     return table
+
+
+def _lines(*headings: str) -> Table:
+    """A table with one line for each thing; what has a `*` takes what room the others leave, and is
+    cut where that is too little."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), expand=True)
+    for heading in headings:
+        name = heading.rstrip("*")
+        if name == heading:
+            table.add_column(name, no_wrap=True, overflow="fold", min_width=_WIDTHS.get(name))
+        else:
+            table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1)
+    return table
+
+
+_WIDTHS = {"ID": SHORT_ID, "STATE": 10, "PROGRESS": 14, "SPARSITY": 9, "AGE": 6, "PRIORITY": 8}
+"""Characters that a column keeps."""
+
+
+def _briefly(job: Job) -> str:
+    """As `how_far`, for a list."""
+    progress = job.progress
+    if job.state == "queued" or not progress.rounds:
+        return how_far(job)
+    rounds = f"{progress.round}/{progress.rounds}"
+    if job.is_final or not progress.masks_per_round:
+        return rounds
+    return f"{rounds}, {progress.masks_evaluated}/{progress.masks_per_round}"
+
+
+def _age(at: datetime) -> str:
+    """How long ago something was, in its largest unit, such as `3 h`."""
+    seconds = (datetime.now(UTC) - at).total_seconds()
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{max(0, int(seconds))} s"
 
 
 def job_table(job: Job) -> Table:
@@ -57,6 +95,89 @@ def _grid(facts: Iterable[tuple[str, str]]) -> Table:
         if value:
             table.add_row(name, value)
     return table
+
+
+def queue_table(jobs: Iterable[QueuedJob]) -> Table:
+    """One line for each job that runs or waits; the names give way where there is no room."""
+    table = _lines("PLACE", "ID", "NAME*", "OWNER*", "PRIORITY", "MODEL*", "AGE")
+    for job in jobs:
+        place = f"#{job.position}" if job.position else job.waiting_reason or ""
+        table.add_row(
+            f"{job.state} on {job.worker}" if job.worker else place,
+            job.id[:SHORT_ID],
+            job.name or "",
+            job.owner,
+            job.priority,
+            _last_part(job.model),
+            _age(job.queued_at),
+        )
+    return table
+
+
+def rounds_table(rounds: Iterable[Round]) -> Table:
+    """One line for each round of a job."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("ROUND", "MASKS", "SPARSITY", "PERPLEXITY", "TOOK", "STARTED"):
+        table.add_column(heading, overflow="fold")
+    for each in rounds:
+        masks = "" if each.masks is None else f" of {each.masks}"
+        table.add_row(
+            str(each.number),
+            f"{each.masks_evaluated}{masks}",
+            "" if each.sparsity is None else f"{each.sparsity:.3f}{'' if each.cut else ' planned'}",
+            "" if each.perplexity is None else f"{each.perplexity:.4g}",
+            "" if each.seconds is None else duration(each.seconds),
+            _moment(each.started_at),
+        )
+    return table
+
+
+def models_table(models: Iterable[Model]) -> Table:
+    """One line for each model that a job may name."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("SOURCE", "ARCHITECTURE", "PARAMETERS", "REACHABLE"):
+        table.add_column(heading, overflow="fold")
+    for model in models:
+        units = model.units
+        table.add_row(
+            model.source,
+            model.architecture or ", ".join(model.gguf_files),
+            f"{units.parameters:,}" if units else "",
+            f"{units.reachable_sparsity:.3f}" if units else model.reason or "",
+        )
+    return table
+
+
+def model_table(model: Model) -> Table:
+    """Everything worth knowing of one model, a line for each thing."""
+    units = model.units
+    facts = [
+        ("source", model.source),
+        ("architecture", model.architecture or ""),
+        ("stored in", model.dtype or ""),
+        ("weights", _size(model.weights_bytes)),
+        ("GGUF files", ", ".join(model.gguf_files)),
+        ("not prunable" if model.prunable is False else "not known", model.reason or ""),
+    ]
+    if units:
+        facts += [
+            (
+                "parameters",
+                f"{units.parameters:,}, {units.non_embedding_parameters:,} of them not embedding",
+            ),
+            ("layers", f"{units.layers} of {units.hidden_size}"),
+            ("attention", f"{units.attention_groups} groups of {units.heads_per_group} heads"),
+            ("MLP channels", f"{units.mlp_channels:,}"),
+            ("experts", _number(units.experts or None)),
+            ("context", _number(units.context)),
+            ("reachable", f"sparsity {units.reachable_sparsity:.4f}"),
+        ]
+    return _grid(facts)
+
+
+def _last_part(source: str) -> str:
+    """Of a path or a hub id, what people call it by."""
+    return source.rstrip("/").rpartition("/")[2]
 
 
 def estimate_table(estimate: Estimate) -> Table:
@@ -386,6 +507,16 @@ def _target(target: dict[str, Any]) -> str:
         case {"memory_bytes": int(most)}:
             return f"at most {most:,} bytes in {target.get('dtype') or 'bfloat16'}"
     return "?"
+
+
+def _short_target(target: dict[str, Any]) -> str:
+    """As `_target`, for a list."""
+    match target:
+        case {"parameters": int(most)}:
+            return f"{most / 1e6:,.0f}M"
+        case {"memory_bytes": int(most)}:
+            return _size(most)
+    return _target(target)
 
 
 def _moment(at: datetime | None) -> str:

@@ -33,6 +33,18 @@ def job_place(cursor: str) -> tuple[datetime, UUID]:
         raise InvalidCursorError(cursor) from error
 
 
+def sorted_place(cursor: str, sort: str) -> tuple[datetime, UUID]:
+    """Where a page of jobs in some order goes on; InvalidCursorError if the cursor is of none, or
+    of another order."""
+    try:
+        made_for, moment, job_id = _place(cursor)
+        if made_for != sort:
+            raise InvalidCursorError(cursor)
+        return datetime.fromisoformat(moment), UUID(job_id)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InvalidCursorError(cursor) from error
+
+
 def number_place(cursor: str, *, below: int = 2**31) -> int:
     """The number of the last item seen, of a list that is numbered, such as events or lines.
 

@@ -33,6 +33,7 @@ __all__ = [
     "KeyTimeError",
     "LeaseLostError",
     "NotAuthenticatedError",
+    "NotWaitingError",
     "PruneError",
     "QuotaExceededError",
     "SchemaOutdatedError",
@@ -264,6 +265,18 @@ class WrongOwnerError(JobError):
         super().__init__(
             f"{pointed}: got {named!r}, and this key is of {own!r}; leave it out, or use a key of "
             "that owner, or an operator's"
+        )
+
+
+class NotWaitingError(JobError):
+    """A job that runs or has ended stands in no queue."""
+
+    def __init__(self, job_id: UUID, state: JobState) -> None:
+        self.job_id = job_id
+        self.field, self.value = "priority", None
+        super().__init__(
+            f"job {job_id} is {state}, and only a queued or paused job can be given another "
+            "priority; leave it out, or pause the job first"
         )
 
 

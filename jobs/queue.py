@@ -17,6 +17,7 @@ from sqlalchemy import (
     Date,
     DateTime,
     Select,
+    Subquery,
     Time,
     and_,
     any_,
@@ -93,22 +94,43 @@ def lengths(session: Session, fairness: Fairness) -> list[Waiting]:
 
 def places(session: Session, fairness: Fairness, jobs: Iterable[UUID]) -> Mapping[UUID, Place]:
     """Where these jobs stand, those of them that are queued."""
+    return _as_places(session.execute(_places(fairness), {"jobs": list(jobs)}))
+
+
+def standing(
+    session: Session, fairness: Fairness, owner: str | None, limit: int
+) -> Mapping[UUID, Place]:
+    """The first jobs of the queue, of one owner alone if it is named, in their order; those that
+    wait for a reason come last."""
+    ranked = _ranked(fairness)
+    query = select(ranked).order_by(ranked.c.rank).limit(limit)
+    if owner is not None:
+        query = query.where(ranked.c.owner == owner)
+    return _as_places(session.execute(query))
+
+
+def _as_places(rows: Iterable[Any]) -> Mapping[UUID, Place]:
     return {
         row.id: Place(None, WaitingReason(row.reason)) if row.reason else Place(row.rank, None)
-        for row in session.execute(_places(fairness), {"jobs": list(jobs)})
+        for row in rows
     }
 
 
 @cache
 def _places(fairness: Fairness) -> Select[Any]:
-    """Of the jobs `:jobs`. Kept, as writing it takes longer than the database takes to answer."""
+    """Of the jobs `:jobs`."""
+    ranked = _ranked(fairness)
+    return select(ranked).where(ranked.c.id.in_(bindparam("jobs", expanding=True)))
+
+
+@cache
+def _ranked(fairness: Fairness) -> Subquery:
+    """The whole queue. Kept, as writing it takes longer than the database takes to answer."""
     reason = _reason(fairness, _FITS_NONE)
     # Those that wait come last, so that they move nobody's position.
     order = (reason.is_not(None), *_order(fairness))
-    ranked = _joined(
-        select(Job.id, reason.label("reason"), func.row_number().over(order_by=order).label("rank"))
-    ).subquery()
-    return select(ranked).where(ranked.c.id.in_(bindparam("jobs", expanding=True)))
+    rank = func.row_number().over(order_by=order).label("rank")
+    return _joined(select(Job.id, Job.owner, reason.label("reason"), rank)).subquery()
 
 
 @dataclass(frozen=True, slots=True)

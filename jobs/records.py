@@ -18,6 +18,7 @@ from sqlalchemy import (
     String,
     UniqueConstraint,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -67,7 +68,12 @@ class Job(Base):
             name="jobs_held_by_lease",
         ),
         Index("jobs_by_age", "created_at", "id"),
+        Index("jobs_by_end", "finished_at", "id", postgresql_where="finished_at IS NOT NULL"),
         Index("jobs_by_state", "state"),
+        Index("jobs_of_owner", "owner", "created_at", "id"),
+        Index("jobs_by_name", "name", postgresql_where="name IS NOT NULL"),
+        Index("jobs_by_label", "labels", postgresql_using="gin"),
+        Index("jobs_by_model", text("(request #>> '{model,source}')")),
         Index("jobs_queued", "priority", "created_at", "id", postgresql_where="state = 'queued'"),
         Index("jobs_held", "owner", postgresql_where=_HELD),
         Index("jobs_due", "deadline", postgresql_where="finished_at IS NULL"),
@@ -92,6 +98,8 @@ class Job(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     name: Mapped[str | None]
     labels: Mapped[Json]
+    metadata_: Mapped[Json] = mapped_column("metadata", server_default="{}")
+    """Free, and read by nobody here."""
     request: Mapped[Json]
     """What was asked, `jobs.request.JobRequest`, with every default written out."""
     state: Mapped[str] = mapped_column(String(16), default=JobState.QUEUED)

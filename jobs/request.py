@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, JsonValue
 
 from bonsai_core.config import CalibrationSource, ModelSource, PruneRequest
 from bonsai_core.errors import InvalidCalibrationError, InvalidModelError
@@ -23,6 +23,22 @@ from jobs.sources import Sources
 Label = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9._/-]+$")]
 Owner = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9._-]+$")]
 LabelValue = Annotated[str, Field(max_length=255)]
+
+MOST_METADATA = 16_384
+"""Bytes of a job's metadata, as JSON."""
+
+
+def _storable(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    try:
+        size = len(json.dumps(metadata, allow_nan=False, ensure_ascii=False).encode())
+    except ValueError as error:
+        raise ValueError(f"holds what JSON cannot say: {error}") from error
+    if size > MOST_METADATA:
+        raise ValueError(f"has {size} bytes as JSON; {MOST_METADATA} are allowed")
+    return metadata
+
+
+Metadata = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
 
 _OF_CALIBRATION = {"nll", "perplexity", "kl"}
 """Utilities of the calibration text."""
@@ -50,6 +66,9 @@ class JobRequest(PruneRequest):
 
     labels: Annotated[dict[Label, LabelValue], Field(max_length=64)] = Field(default_factory=dict)
     """Free key-value pairs to find jobs by."""
+
+    metadata: Metadata = Field(default_factory=dict)
+    """Anything as JSON, up to 16 KiB, that nobody here reads: links, commits, tickets."""
 
     owner: Owner = "default"
     """Whom the job counts for: between owners the devices are shared out fairly. Left out, the

@@ -31,6 +31,11 @@ class Priority(StrEnum):
         """Its number, from 0."""
         return list(Priority).index(self)
 
+    @classmethod
+    def of(cls, level: int) -> "Priority":
+        """The one of a number."""
+        return list(cls)[level]
+
 
 class Day(StrEnum):
     """A day of the week."""

@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 
 from jobs.errors import SchemaOutdatedError
 
-REVISION = "0019"
+REVISION = "0020"
 """The newest one in `migrations`; they are numbered, so a newer one is greater."""
 
 

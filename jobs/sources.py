@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from uuid import UUID
 
-from bonsai_core.config import CalibrationSource, PruneRequest
+from bonsai_core.config import CalibrationSource, ModelSource, PruneRequest
 from jobs.errors import ForbiddenSourceError
 from jobs.settings import Settings
 
@@ -45,7 +45,7 @@ class Sources:
         Raises:
             ForbiddenSourceError: names the field, and where it may lead.
         """
-        self._require("model.source", request.model.source, folder=request.model.is_folder)
+        self.require_model(request.model)
         text = request.calibration
         if text.source.startswith(DATASET):
             _require_id(text.source)
@@ -56,6 +56,10 @@ class Sources:
             # Of `function` it names code, which no request may.
             if isinstance(path, str) and part.name != "function":
                 self._require(f"pruning.utility.{number}.settings.path", path, folder=True)
+
+    def require_model(self, model: ModelSource) -> None:
+        """As `require_allowed`, of the model alone."""
+        self._require("model.source", model.source, folder=model.is_folder)
 
     def _require_text(self, text: CalibrationSource) -> None:
         # After a colon come subset and split of a data set, unless it belongs to a file's name.

@@ -22,28 +22,31 @@ from jobs.errors import (
     BatchNotFoundError,
     IllegalMoveError,
     JobNotFoundError,
+    NotWaitingError,
     QuotaExceededError,
     UnknownDependencyError,
 )
 from jobs.fairness import DEFAULT, Fairness
 from jobs.idempotency import SubmissionKey, made_by, take
+from jobs.job_change import WAITING, JobChange
 from jobs.ledger import inherit
+from jobs.listing import JobFilter, JobSort, in_order, next_cursor
 from jobs.moves import move, tell
 from jobs.origin import current_origin
-from jobs.queue import Fit, Place, fits, places
+from jobs.queue import Fit, Place, Waiting, fits, lengths, places, standing
 from jobs.quota import require_disk
-from jobs.records import Artifact, Attempt, Batch, Evaluation, Event, Job, LogLine
+from jobs.records import Artifact, Attempt, Batch, Evaluation, Event, Job, LogLine, Round
 from jobs.request import JobRequest, owned
 from jobs.roles import OnBehalf
 from jobs.schedule import AtClose
 from jobs.schema import require_schema
 from jobs.speeds import Sample, samples
-from jobs.states import WISHES, JobState, Wish
+from jobs.states import WISHES, WITHOUT_WORKER, JobState, Wish
 
 
 @dataclass(frozen=True, slots=True)
 class JobPage:
-    """Some jobs, newest first, and the cursor of those that follow."""
+    """Some jobs, and the cursor of those that follow."""
 
     items: Sequence[Job]
     next_cursor: str | None
@@ -104,6 +107,51 @@ class Rehearsal:
     place: Place
     fits: Sequence[Fit]
     samples: Sequence[Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundAccount:
+    """A round, and what was measured in it.
+
+    Attributes:
+        masks: that it tries; None: not chosen yet.
+        evaluated: of them, so far.
+        mask_seconds: that these took together.
+        seconds: from its start to its end, in the attempt that has finished it.
+    """
+
+    round: Round
+    masks: int | None
+    evaluated: int
+    mask_seconds: float
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What runs and what waits.
+
+    Attributes:
+        running: jobs, each with its worker.
+        waiting: jobs that the caller sees, each with its place among all.
+        lengths: all that waits, by reason.
+    """
+
+    running: Sequence[tuple[Job, str | None]]
+    waiting: Sequence[tuple[Job, Place]]
+    lengths: Sequence[Waiting]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPage:
+    """Some batches, newest first, each with its jobs by state, and the cursor of those that
+    follow."""
+
+    items: Sequence[tuple[Batch, Mapping[JobState, int]]]
+    next_cursor: str | None
+
+
+EVERY = JobFilter()
 
 
 class JobStore(OnBehalf):
@@ -291,25 +339,74 @@ class JobStore(OnBehalf):
             raise QuotaExceededError(owner, f"{queued} jobs that wait", allowed, cure)
 
     def list(
-        self, *, limit: int, cursor: str | None = None, state: JobState | None = None
+        self,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        wanted: JobFilter = EVERY,
+        sort: JobSort = JobSort.NEWEST,
     ) -> JobPage:
-        """Up to `limit` jobs, newest first, after the place that `cursor` names.
+        """Up to `limit` jobs of those wanted, in this order, after the place that `cursor` names.
+
+        Raises:
+            InvalidCursorError: `cursor` was not made by this method, for the same order.
+        """
+        query = in_order(wanted.of(self._jobs()), sort, cursor).limit(limit + 1)
+        with Session(self._engine) as session:
+            jobs = session.scalars(query).all()
+        more = len(jobs) > limit
+        return JobPage(jobs[:limit], next_cursor(jobs[limit - 1], sort) if more else None)
+
+    def batches(self, *, limit: int, cursor: str | None = None) -> BatchPage:
+        """Up to `limit` batches, newest first, each with its jobs by state.
 
         Raises:
             InvalidCursorError: `cursor` was not made by this method.
         """
-        query = self._jobs().order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
-        if state is not None:
-            query = query.where(Job.state == state)
+        of_caller = self._jobs().where(Job.batch_id == Batch.id).exists()
+        query = select(Batch).where(of_caller).order_by(Batch.created_at.desc(), Batch.id.desc())
         if cursor is not None:
-            query = query.where(tuple_(Job.created_at, Job.id) < tuple_(*job_place(cursor)))
+            query = query.where(tuple_(Batch.created_at, Batch.id) < tuple_(*job_place(cursor)))
         with Session(self._engine) as session:
-            jobs = session.scalars(query).all()
-        more = len(jobs) > limit
-        last = jobs[limit - 1] if more else None
-        return JobPage(
-            jobs[:limit], cursor_of([last.created_at.isoformat(), str(last.id)]) if last else None
+            rows = session.scalars(query.limit(limit + 1)).all()
+            counts = self._counts(session, [row.id for row in rows[:limit]])
+        last = rows[limit - 1] if len(rows) > limit else None
+        return BatchPage(
+            [(row, counts[row.id]) for row in rows[:limit]],
+            cursor_of([last.created_at.isoformat(), str(last.id)]) if last else None,
         )
+
+    def _counts(
+        self, session: Session, batch_ids: Sequence[UUID]
+    ) -> Mapping[UUID, Mapping[JobState, int]]:
+        found: dict[UUID, dict[JobState, int]] = {batch_id: {} for batch_id in batch_ids}
+        query = self._jobs().with_only_columns(Job.batch_id, Job.state, func.count())
+        query = query.where(Job.batch_id.in_(batch_ids)).group_by(Job.batch_id, Job.state)
+        for batch_id, state, count in session.execute(query):
+            found[UUID(str(batch_id))][JobState(state)] = count
+        return found
+
+    def edit(self, job_id: UUID, change: JobChange) -> Job:
+        """Change what people say of a job, or its priority while it waits.
+
+        Raises:
+            JobNotFoundError: there is no such job.
+            NotWaitingError: another priority was given to a job that does not wait.
+        """
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            job = self._existing(session, job_id, lock=True)
+            if change.priority is not None and JobState(job.state) not in WAITING:
+                raise NotWaitingError(job_id, JobState(job.state))
+            values = {name: it for name, it in change.values.items() if getattr(job, name) != it}
+            if values:
+                for name, value in values.items():
+                    setattr(job, name, value)
+                session.flush()
+                changed = sorted(name.rstrip("_") for name in values)
+                tell(session, job_id, "edited", {"changed": changed})
+                self._record(session, "edit", job, changed=changed)
+            session.refresh(job)
+        return job
 
     def ask(self, job_id: UUID, wish: Wish) -> Job:
         """Pause, resume or cancel: at once where no worker holds the job, else by its worker.
@@ -345,7 +442,7 @@ class JobStore(OnBehalf):
             again = session.scalar(select(Job).where(Job.retry_of == job_id))
             if again is None:
                 self._require_room(session, job.owner)
-                again = _insert(session, JobRequest.model_validate(job.request), retry_of=job)
+                again = _insert(session, _as_edited(job), retry_of=job)
                 inherit(session, job, again)
                 tell(session, job_id, "retried", {"job": str(again.id)})
                 self._record(session, "retry", job, made=str(again.id))
@@ -408,6 +505,61 @@ class JobStore(OnBehalf):
                 for attempt in session.scalars(attempts)
             ]
 
+    def rounds(self, job_id: UUID) -> Sequence[RoundAccount]:
+        """What each round of a job did, the first one first; JobNotFoundError when there is no such
+        job."""
+        counted = (
+            select(Evaluation.round, func.count(), func.sum(Evaluation.seconds))
+            .where(Evaluation.job_id == job_id)
+            .group_by(Evaluation.round)
+        )
+        told = select(Event).where(
+            Event.job_id == job_id, Event.type.in_(("round_started", "round_finished"))
+        )
+        begun = select(Round).where(Round.job_id == job_id).order_by(Round.number)
+        with Session(self._engine) as session:
+            self._existing(session, job_id)
+            masks = {
+                number: (count, seconds) for number, count, seconds in session.execute(counted)
+            }
+            said: dict[tuple[str, int], Mapping[str, Any]] = {}
+            # Of a round that was begun again, what was said last.
+            for event in session.scalars(told.order_by(Event.sequence)):
+                said[event.type, event.data["round"]] = event.data
+            return [
+                RoundAccount(
+                    round=row,
+                    masks=said.get(("round_started", row.number), {}).get("masks"),
+                    evaluated=masks.get(row.number, (0, 0.0))[0],
+                    mask_seconds=masks.get(row.number, (0, 0.0))[1],
+                    seconds=said.get(("round_finished", row.number), {}).get("seconds"),
+                )
+                for row in session.scalars(begun)
+            ]
+
+    def queue(self, *, limit: int) -> Queue:
+        """What runs, and the first jobs that wait, in the order in which they would be taken."""
+        running = self._jobs().where(Job.state.in_(WITHOUT_WORKER)).order_by(Job.started_at, Job.id)
+        with Session(self._engine) as session:
+            found = standing(session, self._fairness, self._only_owner, limit)
+            rows = session.scalars(self._jobs().where(Job.id.in_(found)))
+            by_id = {job.id: job for job in rows}
+            held = select(Attempt.fencing_token, Attempt.worker).where(
+                Attempt.fencing_token.in_(select(Job.fencing_token))
+            )
+            workers = {row.fencing_token: row.worker for row in session.execute(held)}
+            return Queue(
+                running=[
+                    (job, workers.get(job.fencing_token or 0))
+                    for job in session.scalars(running.limit(limit))
+                ],
+                # A job that was taken since has left the queue.
+                waiting=[
+                    (by_id[job_id], place) for job_id, place in found.items() if job_id in by_id
+                ],
+                lengths=lengths(session, self._fairness),
+            )
+
     def artifacts(self, job_id: UUID) -> Sequence[Artifact]:
         """The published files of a job by name; none before it has succeeded."""
         with Session(self._engine) as session:
@@ -462,12 +614,18 @@ class JobStore(OnBehalf):
         """Whose submission keys the caller's are."""
         return self._caller.owner if self._caller else "default"
 
-    def _record(self, session: Session, action: str, job: Job, **details: str) -> None:
+    def _record(self, session: Session, action: str, job: Job, **details: Any) -> None:
         record(session, self._caller, action, f"jobs/{job.id}", owner=job.owner, **details)
 
 
 _SUBMITTING = 0x626F6E73
 """With an owner's hash, names the lock that submissions under a quota take in turn."""
+
+
+def _as_edited(job: Job) -> JobRequest:
+    """What was asked, under what people say of it now."""
+    said = {"name": job.name, "labels": job.labels, "metadata": job.metadata_}
+    return JobRequest.model_validate({**job.request, **said})
 
 
 def _insert(
@@ -499,6 +657,7 @@ def _insert(
         streamed_memory_bytes=request.device.streamed_memory_bytes,
         name=request.name,
         labels=request.labels,
+        metadata_=request.metadata,
         dataset_id=require_dataset(session, request),
         request=request.model_dump(mode="json"),
         state=JobState.QUEUED,

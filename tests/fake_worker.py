@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine, update
 from sqlalchemy.orm import Session
 
-from jobs.artifacts import ArtifactStore
+from jobs.artifacts import ArtifactStore, StoredFile
 from jobs.attempts import AttemptStore, Claim
 from jobs.ledger import LedgerStore
 from jobs.progress import Progress
@@ -57,6 +57,14 @@ class FakeWorker:
         ledger = LedgerStore(self._engine, claim.job_id, claim.fencing_token)
         for trial in range(trials):
             ledger.record(number, trial, 0.0, 0.1)
+
+    def begin_round(self, claim: Claim, number: int) -> None:
+        prior = StoredFile(f"jobs/{claim.job_id}/prior-{number}", 1, "0" * 64)
+        LedgerStore(self._engine, claim.job_id, claim.fencing_token).begin_round(number, prior)
+
+    def finish_round(self, claim: Claim, number: int, record: Mapping[str, Any]) -> None:
+        ledger = LedgerStore(self._engine, claim.job_id, claim.fencing_token)
+        ledger.finish_round(number, record, None)
 
     def wished(self, claim: Claim) -> JobState:
         return self._attempts.renew(claim, 600).state

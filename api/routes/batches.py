@@ -12,8 +12,8 @@ from api.dependencies import AllowedSources, Bell, Datasets, Store
 from api.estimates import BatchEstimate
 from api.idempotency import REPLAYED, IdempotencyKey
 from api.openapi import problems
-from api.routes.jobs import EXAMPLE, SUBMITTED, ValidateOnly, answer, estimated
-from api.schemas import Batch
+from api.routes.jobs import EXAMPLE, SUBMITTED, Cursor, Limit, ValidateOnly, answer, estimated
+from api.schemas import Batch, BatchPage
 from api.validation import require_storable, unreadable
 from jobs.batch import BatchRequest
 from jobs.datasets import DatasetStore
@@ -101,6 +101,12 @@ def _checked(
         except OSError as error:
             raise unreadable(job, error, at=batch.pointer_to(number)) from error
     return BatchRequest(name=batch.name, jobs=tuple(checked))
+
+
+@router.get("", operation_id="list_batches", responses=problems(422, 503))
+def list_batches(store: Store, _: Viewer, limit: Limit = 50, cursor: Cursor = None) -> BatchPage:
+    """Batches, newest first, each with its jobs by state."""
+    return BatchPage.of(store.batches(limit=limit, cursor=cursor))
 
 
 @router.get("/{batch_id}", operation_id="show_batch", responses=problems(404, 422, 503))

@@ -13,15 +13,17 @@ from pydantic import BaseModel
 from api.access import Submitter, Viewer
 from api.dependencies import AllowedSources, Bell, Datasets, Store, Watch
 from api.estimates import Estimate
+from api.filters import JobQuery
 from api.idempotency import REPLAYED, REPLAYED_HEADER, IdempotencyKey
 from api.openapi import problems
-from api.schemas import Attempt, AttemptPage, Job, JobPage, job_path
+from api.schemas import Attempt, AttemptPage, Job, JobPage, Round, RoundPage, job_path
 from api.validation import require_storable, unreadable
 from api.watch import Wait
 from jobs import records
 from jobs.datasets import DatasetStore
 from jobs.estimate import estimate
 from jobs.idempotency import submission_key
+from jobs.job_change import JobChange
 from jobs.request import JobRequest, check_inputs, owned
 from jobs.roles import Caller
 from jobs.sources import Sources
@@ -45,6 +47,7 @@ ValidateOnly = Annotated[
 EXAMPLE: dict[str, Any] = {
     "name": "smol-20",
     "labels": {"team": "search"},
+    "metadata": {"ticket": "https://tickets.example/42"},
     "owner": "search",
     "schedule": {
         "priority": "normal",
@@ -172,15 +175,10 @@ def _checked(
 
 
 @router.get("", operation_id="list_jobs", responses=problems(422, 503))
-def list_jobs(
-    store: Store,
-    _: Viewer,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-    state: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
-) -> JobPage:
-    """Jobs, newest first. Following `next_cursor` skips none, also while new ones come in."""
-    page = store.list(limit=limit, cursor=cursor, state=state)
+def list_jobs(store: Store, _: Viewer, query: Annotated[JobQuery, Query()]) -> JobPage:
+    """Jobs, newest first unless `sort` says otherwise. Filters go together: a job must pass all.
+    Following `next_cursor` skips none, also while new ones come in."""
+    page = store.list(limit=query.limit, cursor=query.cursor, wanted=query.wanted, sort=query.sort)
     return JobPage.of(page, store.places(page.items))
 
 
@@ -211,6 +209,34 @@ async def show(
         return job
     await watcher.until(job_id, lambda glance: glance.state is not known, wait)
     return await watcher.read(read)
+
+
+_CHANGES = {
+    "labels": Example(summary="Say more of it", value={"labels": {"team": "search", "run": "7"}}),
+    "priority": Example(summary="Let it go first", value={"priority": "high"}),
+}
+
+
+@router.patch(
+    "/{job_id}", operation_id="edit_job", responses=problems(400, 404, 409, 415, 422, 503)
+)
+def edit(
+    job_id: UUID,
+    change: Annotated[JobChange, Body(openapi_examples=_CHANGES)],
+    store: Store,
+    _: Submitter,
+) -> Job:
+    """Change name, labels and metadata of a job, whatever its state, and its priority while it is
+    queued or paused. What is absent or null stays; labels and metadata are replaced as a whole."""
+    require_storable(change)
+    return shown(store.edit(job_id, change), store)
+
+
+@router.get("/{job_id}/rounds", operation_id="list_rounds", responses=problems(404, 422, 503))
+def rounds(job_id: UUID, store: Store, _: Viewer) -> RoundPage:
+    """What each round of a job did: sub-models tried, sparsity and perplexity at its end, and what
+    went from each gate. Shares are of the non-embedding parameters, times in seconds."""
+    return RoundPage(items=[Round.of(account) for account in store.rounds(job_id)])
 
 
 @router.post("/{job_id}/pause", operation_id="pause_job", responses=problems(404, 409, 422, 503))

@@ -97,7 +97,7 @@ def test_without_a_worker_that_can_work_jobs_wait(client: TestClient, engine: En
     assert degraded(client) == {}
 
 
-@pytest.mark.parametrize("revision", ["0001", "0018"])
+@pytest.mark.parametrize("revision", ["0001", "0019"])
 def test_an_older_database_takes_no_jobs(
     client: TestClient, at_revision: Callable[[str], None], revision: str
 ) -> None:

@@ -88,8 +88,13 @@ def test_jobs_are_listed_by_state(
     [
         ({"limit": 0}, "invalid_request", "/limit"),
         ({"limit": "many"}, "invalid_request", "/limit"),
-        ({"state": "sleeping"}, "invalid_request", "/state"),
-        ({"cursor": "x" * 201}, "invalid_request", "/cursor"),
+        ({"state": "sleeping"}, "invalid_request", "/state/0"),
+        ({"status": "running"}, "invalid_request", "/status"),
+        ({"sort": "name"}, "invalid_request", "/sort"),
+        ({"label": "team"}, "invalid_request", "/label/0"),
+        ({"created_after": "yesterday"}, "invalid_request", "/created_after"),
+        ({"created_after": "2026-12-01T00:00:00"}, "invalid_request", "/created_after"),
+        ({"cursor": "x" * 301}, "invalid_request", "/cursor"),
     ],
 )
 def test_a_bad_parameter_is_named(

@@ -25,6 +25,12 @@ DRAIN = "/v1/workers/nobody/drain"
 
 LEAST_ROLE = {
     ("GET", "/v1/me"): Role.VIEWER,
+    ("PATCH", JOB): Role.SUBMITTER,
+    ("GET", f"{JOB}/rounds"): Role.VIEWER,
+    ("GET", "/v1/batches"): Role.VIEWER,
+    ("GET", "/v1/queue"): Role.VIEWER,
+    ("GET", "/v1/models"): Role.VIEWER,
+    ("GET", "/v1/models/inspect?source=x"): Role.VIEWER,
     ("GET", "/v1/datasets"): Role.VIEWER,
     ("POST", "/v1/datasets"): Role.SUBMITTER,
     ("GET", DATASET): Role.VIEWER,

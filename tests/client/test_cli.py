@@ -80,6 +80,7 @@ def test_submit_sends_every_option(
     assert job.request == {
         "name": "small",
         "labels": {"team": "search", "note": "a=b"},
+        "metadata": {},
         "model": {
             "source": str(model_folder),
             "revision": None,

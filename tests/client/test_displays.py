@@ -1,18 +1,19 @@
 """What the displays show on a terminal."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from bonsai_core.events import MaskEvaluated, ModelLoaded, RoundFinished, RoundStarted
 from client import Job, Progress
 from client.progress import describe, job_display
 from client.prune_display import PruneDisplay
-from client.responses import Expiries
-from client.tables import duration, expiries_table, how_far
+from client.responses import Expiries, QueuedJob
+from client.tables import duration, expiries_table, how_far, jobs_table, queue_table
 
 RUNNING = {
     "stage": "pruning",
@@ -116,3 +117,47 @@ def test_a_prune_shows_its_rounds_and_trials() -> None:
     assert "8/8" in shown
     assert "trials" in shown
     assert "1/4" in shown
+
+
+def at_eighty_columns(table: Table) -> list[str]:
+    written = StringIO()
+    Console(width=80, file=written, markup=False).print(table)
+    return written.getvalue().splitlines()
+
+
+def test_a_job_takes_one_line_at_eighty_columns() -> None:
+    progress = Progress(round=10, rounds=12, masks_evaluated=117, masks_per_round=121, sparsity=0.2)
+    request = {
+        "model": {"source": "/srv/models/Llama-3.1-8B-Instruct"},
+        "target": {"sparsity": 0.5},
+    }
+    known = {"created_at": datetime.now(UTC) - timedelta(hours=26), "name": "llama-nightly-run-7"}
+    jobs = [
+        Job(id=f"{n:08}-x", state=state, request=request, progress=progress, position=99, **known)
+        for n, state in enumerate(("running", "succeeded", "cancelling", "queued"))
+    ]
+    lines = at_eighty_columns(jobs_table(jobs))
+    assert max(map(len, lines)) <= 80
+    for job in jobs:
+        (line,) = [line for line in lines if job.id[:8] in line]
+        assert job.state in line
+        assert "1 d" in line
+        assert "llam" in line
+    assert "10/12, 117/121" in "".join(lines)
+    waiting = [
+        QueuedJob(
+            id=job.id,
+            name=job.name,
+            state=job.state,
+            owner="search-and-ads",
+            priority="highest",
+            model="/srv/models/Llama-3.1-8B-Instruct",
+            queued_at=job.created_at,
+            position=None if job.state == "running" else 12,
+            worker="gpu-7.cluster.example" if job.state == "running" else None,
+        )
+        for job in jobs
+    ]
+    lines = at_eighty_columns(queue_table(waiting))
+    assert max(map(len, lines)) <= 80
+    assert all(len([line for line in lines if job.id[:8] in line]) == 1 for job in jobs)
