@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from jobs.listing import JobFilter, JobSort
+from jobs.moments import Moment
 from jobs.states import JobState
 
 
@@ -51,10 +52,10 @@ class JobQuery(BaseModel):
     name: Annotated[NoNul | None, Field(max_length=200)] = None
     """Only jobs of exactly this name."""
 
-    created_after: AwareDatetime | None = None
+    created_after: Moment | None = None
     """Only jobs submitted at this moment (RFC 3339) or later."""
 
-    created_before: AwareDatetime | None = None
+    created_before: Moment | None = None
     """Only jobs submitted before this moment (RFC 3339)."""
 
     @property

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, Engine, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
@@ -22,6 +22,7 @@ from jobs.errors import (
     KeyTimeError,
     NotAuthenticatedError,
 )
+from jobs.moments import Moment
 from jobs.records import Key
 from jobs.request import Owner
 from jobs.roles import Caller, OnBehalf, Role
@@ -49,7 +50,7 @@ class KeyRequest(BaseModel):
     owner: Owner = "default"
     """The team it belongs to. To viewers and submitters, jobs of others do not exist."""
 
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
     """When it ends by itself; null: never."""
 
 

@@ -9,12 +9,13 @@ from zoneinfo import available_timezones
 
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
     model_validator,
 )
+
+from jobs.moments import Moment
 
 
 class Priority(StrEnum):
@@ -132,10 +133,10 @@ class Schedule(_Frozen):
     priority: Priority = Priority.NORMAL
     """Jobs of a higher one go first; waiting lifts a job, so that none waits for ever."""
 
-    not_before: AwareDatetime | None = None
+    not_before: Moment | None = None
     """The job waits until then."""
 
-    deadline: AwareDatetime | None = None
+    deadline: Moment | None = None
     """A job that has not succeeded by then fails; what it has evaluated is kept for a retry."""
 
     after: UUID | None = None

@@ -25,6 +25,7 @@ from tests.fake_worker import FakeWorker
 from tests.served import served
 
 EXAMPLES = os.environ.get("BONSAI_TEST_EXAMPLES", "5")
+PROJECT = Path(__file__).resolve().parents[2]
 FILE = "report.json"
 SEED = os.environ.get("BONSAI_TEST_SEED", "1")
 
@@ -43,7 +44,11 @@ values = [{job}]
 [dictionaries.name]
 values = [{name}, "fake"]
 
+[dictionaries.seconds]
+values = [0, 0.2]
+
 [parameters]
+"query.wait" = {{ dictionary = "seconds", probability = 0.95 }}
 "path.job_id" = {{ dictionary = "job", probability = 0.5 }}
 "path.name" = {{ dictionary = "name", probability = 0.5 }}
 "body.model.source" = {{ dictionary = "folder", probability = 0.9 }}
@@ -72,8 +77,9 @@ def service(settings: Settings, engine: Engine) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.parametrize("phases", ["examples,coverage", "fuzzing,stateful"])
 def test_the_service_does_what_its_document_says(
-    service: str, ended: str, model_folder: Path, text_file: Path, tmp_path: Path
+    service: str, ended: str, model_folder: Path, text_file: Path, tmp_path: Path, phases: str
 ) -> None:
     configuration = tmp_path / "schemathesis.toml"
     known = {"model": str(model_folder), "text": str(text_file), "job": ended, "name": FILE}
@@ -87,8 +93,11 @@ def test_the_service_does_what_its_document_says(
             "--header",
             f"Authorization: Bearer {ADMIN_KEY.reveal()}",
         ),
-        *("--checks", "all", "--max-examples", EXAMPLES, "--seed", SEED),
-        *("--suppress-health-check", "all", "--continue-on-failure", "--workers", "4"),
+        *("--checks", "all", "--phases", phases, "--max-examples", EXAMPLES, "--seed", SEED),
+        *("--suppress-health-check", "all", "--continue-on-failure"),
     ]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.api.schemathesis_hooks"}
+    run = subprocess.run(
+        command, env=environment, cwd=PROJECT, capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stdout + run.stderr

@@ -58,7 +58,16 @@ def test_a_submitted_job_is_answered_whole(client: TestClient, body: dict[str, A
     assert job["progress"]["seconds_left"] is None
     assert set(job) == {
         *("id", "name", "labels", "state", "created_at", "started_at", "finished_at"),
-        *("owner", "position", "waiting_reason", "batch_id", "retry_of", "attempts"),
+        *(
+            "metadata",
+            "priority",
+            "owner",
+            "position",
+            "waiting_reason",
+            "batch_id",
+            "retry_of",
+            "attempts",
+        ),
         *("pinned", "expires_at", "expired_at"),
         *("request", "progress", "error", "result", "links"),
     }
@@ -108,6 +117,8 @@ def test_the_doorbell_rings_with_the_id_of_the_job(
         ("pruning.damping", True, "/pruning/damping", "a number"),
         ("pruning.refit", "yes", "/pruning/refit", "true or false"),
         ("target", {"sparsity": 0.5, "stops": ["0.2"]}, "/target/stops/0", "a number"),
+        ("schedule", {"not_before": 1764547200}, "/schedule/not_before", "a string"),
+        ("schedule", {"deadline": "1764547200"}, "/schedule/deadline", "a string"),
         ("device", {"memory_bytes": True}, "/device/memory_bytes", "a whole number"),
         ("pruning.speed", 9, "/pruning/speed", "the fields preset, recipe, prior, utility"),
         ("model.gguf_file", "a/b.gguf", "/model/gguf_file", "or null"),
