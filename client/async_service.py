@@ -16,9 +16,11 @@ from client.effects import Call, Operation, once
 from client.errors import UnreachableServiceError
 from client.responses import (
     Artifact,
+    ArtifactLink,
     Attempt,
     AuditEvent,
     Batch,
+    BatchEstimate,
     BatchSummary,
     Dataset,
     Delivery,
@@ -110,6 +112,9 @@ class AsyncBonsaiClient:
             operations.submit(Batch, path, request, idempotency_key, self.base_url)
         )
 
+    async def validate_batch(self, request: Mapping[str, Any]) -> BatchEstimate:
+        return await self._ask(calls.validate_batch(request))
+
     async def batch(self, batch_id: str) -> Batch:
         return await self._ask(calls.batch(batch_id))
 
@@ -189,6 +194,9 @@ class AsyncBonsaiClient:
         path = path_of("jobs", job_id, "artifacts")
         return [item async for item in self._items(operations.pages(Artifact, path))]
 
+    async def artifact_link(self, job_id: str, name: str, *, seconds: int = 3600) -> ArtifactLink:
+        return await self._ask(calls.artifact_link(job_id, name, seconds))
+
     async def attempts(self, job_id: str) -> list[Attempt]:
         path = path_of("jobs", job_id, "attempts")
         return [item async for item in self._items(operations.pages(Attempt, path))]
@@ -230,6 +238,9 @@ class AsyncBonsaiClient:
 
     async def dataset(self, dataset_id: str) -> Dataset:
         return await self._ask(calls.dataset(dataset_id))
+
+    async def download_dataset(self, dataset_id: str, folder: Path | str) -> Path:
+        return await self._run(operations.download_dataset(dataset_id, Path(folder)))
 
     async def delete_dataset(self, dataset_id: str) -> None:
         await self._ask(calls.delete_dataset(dataset_id))

@@ -7,7 +7,9 @@ from urllib.parse import quote
 
 from client.effects import Call
 from client.responses import (
+    ArtifactLink,
     Batch,
+    BatchEstimate,
     Dataset,
     Delivery,
     Estimate,
@@ -60,6 +62,15 @@ def models() -> Call[ModelPage]:
 
 def model(source: str) -> Call[Model]:
     return Call(Model, "GET", path_of("models", "inspect"), {"params": {"source": source}})
+
+
+def artifact_link(job_id: str, name: str, seconds: int) -> Call[ArtifactLink]:
+    path = f"{path_of('jobs', job_id, 'artifacts')}/{quote(name)}/link"
+    return Call(ArtifactLink, "GET", path, {"params": {"seconds": seconds}})
+
+
+def validate_batch(request: Mapping[str, Any]) -> Call[BatchEstimate]:
+    return _post(BatchEstimate, path_of("batches"), json=request, params={"validate_only": True})
 
 
 def batch(batch_id: str) -> Call[Batch]:

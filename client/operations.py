@@ -183,6 +183,17 @@ def download(
     return paths
 
 
+def download_dataset(dataset_id: str, folder: Path) -> Operation[Path]:
+    """The text of a data set, as any file comes."""
+    dataset: Dataset = yield calls.dataset(dataset_id)
+    suffix = next(each for each, kind in _MEDIA_TYPES.items() if kind == dataset.media_type)
+    file = Artifact(
+        name=f"{dataset.id}{suffix}", size_bytes=dataset.size_bytes, sha256=dataset.sha256
+    )
+    path = path_of("datasets", dataset_id, "content")
+    return (yield from Download(path, file, folder, None).run())
+
+
 def _rest(began: float) -> Pause:
     """Until the next look, where the service has not waited."""
     return Pause(max(0.0, began + _SECONDS_BETWEEN_LOOKS - time.monotonic()))

@@ -152,6 +152,17 @@ class Estimate(_Response):
     waiting_reason: str | None = None
 
 
+class BatchEstimate(_Response):
+    """What the submission of a batch would come to; what is None is not known."""
+
+    jobs: list[Estimate] = []
+    """In the order of the request."""
+
+    masks: int | None = None
+    forward_tokens: int | None = None
+    disk_bytes: int | None = None
+
+
 class BatchJob(_Response):
     """A job in the report of its batch."""
 
@@ -225,6 +236,15 @@ class EventPage(_Response):
     def has_ended(self) -> bool:
         """Whether the job has come to its end, and nothing that led there follows."""
         return self.next_cursor is None and self.job_state in FINAL
+
+
+class ArtifactLink(_Response):
+    """Where the store itself gives out a file, to whoever has the URL."""
+
+    url: str
+    expires_at: datetime
+    size_bytes: int
+    sha256: str
 
 
 class LogLine(_Response):

@@ -15,9 +15,11 @@ from client.effects import Call, Operation, once
 from client.errors import UnreachableServiceError
 from client.responses import (
     Artifact,
+    ArtifactLink,
     Attempt,
     AuditEvent,
     Batch,
+    BatchEstimate,
     BatchSummary,
     Dataset,
     Delivery,
@@ -112,6 +114,10 @@ class BonsaiClient:
         """
         path = path_of("batches")
         return self._run(operations.submit(Batch, path, request, idempotency_key, self.base_url))
+
+    def validate_batch(self, request: Mapping[str, Any]) -> BatchEstimate:
+        """Have many jobs checked as `submit_batch` would, and hear what each would take."""
+        return self._ask(calls.validate_batch(request))
 
     def batch(self, batch_id: str) -> Batch:
         """How the jobs of a batch fare."""
@@ -228,6 +234,11 @@ class BonsaiClient:
         path = path_of("jobs", job_id, "artifacts")
         return list(self._items(operations.pages(Artifact, path)))
 
+    def artifact_link(self, job_id: str, name: str, *, seconds: int = 3600) -> ArtifactLink:
+        """A URL at which the store itself gives out a file for so long; only a store of objects has
+        such, else it is a ServiceError (409)."""
+        return self._ask(calls.artifact_link(job_id, name, seconds))
+
     def attempts(self, job_id: str) -> list[Attempt]:
         """The workers' holds on a job, the first one first."""
         path = path_of("jobs", job_id, "attempts")
@@ -284,6 +295,10 @@ class BonsaiClient:
     def dataset(self, dataset_id: str) -> Dataset:
         """One uploaded text."""
         return self._ask(calls.dataset(dataset_id))
+
+    def download_dataset(self, dataset_id: str, folder: Path | str) -> Path:
+        """Download an uploaded text into `folder`, and check it against its digest."""
+        return self._run(operations.download_dataset(dataset_id, Path(folder)))
 
     def delete_dataset(self, dataset_id: str) -> None:
         """Remove an uploaded text that no job needs any more."""

@@ -57,3 +57,10 @@ def test_the_twin_uploads_as_well(url: str, text_file: Path) -> None:
             return await client.upload_dataset(text_file, name="trees")
 
     assert asyncio.run(upload()).size_bytes == text_file.stat().st_size
+
+
+def test_a_text_comes_back_as_it_was(client: BonsaiClient, text_file: Path, tmp_path: Path) -> None:
+    found = client.upload_dataset(text_file)
+    path = client.download_dataset(found.id, tmp_path / "back")
+    assert path.name == f"{found.id}.txt"
+    assert path.read_bytes() == text_file.read_bytes()

@@ -176,3 +176,12 @@ def test_a_download_cut_at_two_fifths_goes_on_and_one_of_another_file_starts_ane
             assert path.read_bytes() == weights
             # What was there is not fetched again, unless it turns out to be something else.
             assert min(received) > cut if name == "cut" else min(received) < cut
+
+
+def test_a_store_without_links_says_so(
+    client: BonsaiClient, body: dict[str, Any], worker: FakeWorker
+) -> None:
+    job = client.submit(body)
+    worker.succeed(worker.claim(), {"b.json": b"{}"})
+    with pytest.raises(ServiceError, match="folder, which has no links"):
+        client.artifact_link(job.id, "b.json", seconds=60)

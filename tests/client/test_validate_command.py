@@ -50,3 +50,11 @@ def test_validate_says_what_a_submit_would_say(bonsai: Bonsai, body: dict[str, A
     result = bonsai("validate", *arguments(body, "0.99"))
     assert result.exit_code == 1
     assert "target.sparsity" in result.stderr
+
+
+def test_the_client_asks_of_a_batch(client: BonsaiClient, body: dict[str, Any]) -> None:
+    estimate = client.validate_batch({"template": body, "sparsities": [0.2, 0.3]})
+    assert len(estimate.jobs) == 2
+    masks = [job.masks for job in estimate.jobs]
+    assert estimate.masks == sum(each or 0 for each in masks)
+    assert list(client.jobs()) == []
