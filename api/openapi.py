@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from api.curl_examples import curl_example
 from api.problems import MEDIA_TYPE, RETRY_AFTER_SECONDS, Problem
 
 Responses = dict[int | str, dict[str, Any]]
@@ -54,11 +55,13 @@ class DocumentedAPI(FastAPI):
         if self.openapi_schema is None:
             document = super().openapi()
             operations = _operations(document)
-            for operation in operations:
+            for method, path, operation in operations:
                 if operation.get("security"):
                     operation["responses"] |= deepcopy(_AT_THE_DOOR)
                 _correct(operation["responses"])
-                _link(operation, operations)
+                _link(operation, [each for _, _, each in operations])
+                example = curl_example(method, path, operation)
+                operation["description"] += f"\n\n```sh\n{example}\n```"
             self.openapi_schema = document
         return self.openapi_schema
 
@@ -69,11 +72,12 @@ _AT_THE_DOOR: dict[str, dict[str, Any]] = {
 """Where a key is needed, before the route is reached."""
 
 
-def _operations(document: dict[str, Any]) -> list[dict[str, Any]]:
+def _operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Each with its method and its path."""
     return [
-        operation
-        for path in document["paths"].values()
-        for operation in path.values()
+        (method, path, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
         if isinstance(operation, dict)
     ]
 
