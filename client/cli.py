@@ -14,6 +14,7 @@ from client import (
     key_commands,
     local_commands,
     log_commands,
+    profile_commands,
     queue_commands,
     retention_commands,
     status_command,
@@ -55,6 +56,16 @@ def configure(
         str | None,
         typer.Option(envvar="BONSAI_URL", help=f"Address of the service (default {DEFAULT_URL})"),
     ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            envvar="BONSAI_PROFILE",
+            autocompletion=profile_commands.known_names,
+            help="The service of a profile, with its key (default: the one in use, if any is; see "
+            "`bonsai profile`)",
+        ),
+    ] = None,
     key_file: Annotated[
         Path | None,
         typer.Option(
@@ -66,7 +77,22 @@ def configure(
     ] = None,
 ) -> None:
     """Take what all commands share."""
-    context.obj = Connection(url, key_file)
+    insists = _is_option(context, "profile")
+    if insists and _is_option(context, "url"):
+        raise typer.BadParameter("--url and --profile both name a service; say one of them")
+    context.obj = Connection(
+        # An option comes before the environment.
+        None if insists else url or None,
+        key_file if not insists or _is_option(context, "key_file") else None,
+        profile or None,
+        insists,
+    )
+
+
+def _is_option(context: typer.Context, name: str) -> bool:
+    """Whether it was said on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 app.command("up")(local_commands.up)
@@ -91,6 +117,7 @@ app.add_typer(dataset_commands.app, name="datasets")
 app.add_typer(webhook_commands.app, name="webhooks")
 app.add_typer(worker_commands.app, name="worker")
 app.add_typer(key_commands.app, name="keys")
+app.add_typer(profile_commands.app, name="profile")
 app.command("whoami")(key_commands.whoami)
 app.command("pin")(retention_commands.pin)
 app.command("unpin")(retention_commands.unpin)

@@ -1,24 +1,61 @@
 """How commands reach the service."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 
+from client.console import messages
 from client.keys import read_key
+from client.profiles import Profile, is_open_to_others, profiles_file, read_profiles
 from client.service import BonsaiClient
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What all commands share: where the service is, and in which file the key lies."""
+    """What all commands share: where the service is, and where the key lies.
+
+    Args:
+        url: from an option or the environment; no profile's key is ever sent there.
+        key_file: from an option or the environment.
+        profile: name of the profile that was asked for.
+        insists: whether an option asked for the profile, which comes before the environment.
+    """
 
     url: str | None
     key_file: Path | None
+    profile: str | None = None
+    insists: bool = False
+
+    def open(self) -> BonsaiClient:
+        """A client of the service."""
+        key = None if self.key_file is None else read_key(self.key_file)
+        if self.url is not None:
+            return BonsaiClient(self.url, api_key=key)
+        profile = _profile(self.profile)
+        if profile is None:
+            return BonsaiClient(api_key=key)
+        if key is None and (self.insists or not os.environ.get("BONSAI_API_KEY")):
+            key = profile.key
+        return BonsaiClient(profile.url, api_key=key)
 
 
 def connect(context: typer.Context) -> BonsaiClient:
     """The client that a command uses."""
     connection: Connection = context.obj
-    file = connection.key_file
-    return BonsaiClient(connection.url, api_key=None if file is None else read_key(file))
+    return connection.open()
+
+
+def _profile(name: str | None) -> Profile | None:
+    """The one of a name, or the one in use, if any is."""
+    file = profiles_file()
+    profiles = read_profiles(file)
+    if is_open_to_others(file):
+        messages().print(
+            f"bonsai: others may read {file}, and the keys in it: chmod 600 {file}",
+            style="yellow",
+            soft_wrap=True,
+        )
+    name = name or profiles.in_use
+    return None if name is None else profiles.named(name)

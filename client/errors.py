@@ -4,8 +4,8 @@ from client.responses import Artifact, Problem
 
 _NOT_AUTHENTICATED = 401
 _ABOUT_KEYS = (
-    "  The key comes from the environment variable BONSAI_API_KEY, from the file of --key-file, or "
-    "from BonsaiClient(api_key=...)."
+    "  The key comes from the environment variable BONSAI_API_KEY, from the file of --key-file, "
+    "from the profile that names the address (`bonsai profile`), or from BonsaiClient(api_key=...)."
 )
 
 
@@ -44,7 +44,7 @@ class UnreachableServiceError(ClientError):
         self.reason = reason
         super().__init__(
             f"no answer from {url} ({reason}); start the service with `bonsai up`, or name its "
-            "address with --url or BONSAI_URL"
+            "address with --url, BONSAI_URL or a profile (`bonsai profile`)"
         )
 
 

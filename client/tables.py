@@ -7,6 +7,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from client.profiles import Profiles, masked
 from client.responses import (
     Attempt,
     Batch,
@@ -403,6 +404,17 @@ def keys_table(keys: Iterable[Key]) -> Table:
             _moment(key.expires_at) or "never",
             _moment(key.last_used_at) or "never",
         )
+    return table
+
+
+def profiles_table(profiles: Profiles) -> Table:
+    """One line for each profile."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("NAME", "URL", "KEY", "USE"):
+        table.add_column(heading, overflow="fold")
+    for profile in profiles.by_name.values():
+        used = "in use" if profile.name == profiles.in_use else ""
+        table.add_row(profile.name, profile.url, masked(profile.key), used)
     return table
 
 
