@@ -316,11 +316,14 @@ class AsyncBonsaiClient:
         job_id: str,
         *,
         poll_seconds: float = 30.0,
+        timeout_seconds: float | None = None,
         on_progress: Callable[[Job], None] | None = None,
         patience_seconds: float = 120.0,
     ) -> Job:
         patience = Patience(patience_seconds)
-        return await self._run(operations.wait(job_id, poll_seconds, on_progress, patience))
+        return await self._run(
+            operations.wait(job_id, poll_seconds, timeout_seconds, on_progress, patience)
+        )
 
     async def download(
         self,

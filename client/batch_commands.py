@@ -10,6 +10,7 @@ from client import options
 from client.connection import connect
 from client.console import print_json, results
 from client.errors import ClientError
+from client.exit_codes import ExitCode
 from client.responses import Batch
 from client.tables import batch_table
 
@@ -43,7 +44,7 @@ def show(context: typer.Context, batch: BatchArgument, json: options.Json = Fals
         found = client.batch(batch)
     _print(found, as_json=json)
     if found.counts.get("failed"):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 @app.command()

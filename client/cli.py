@@ -25,6 +25,7 @@ from client.address import DEFAULT_URL
 from client.connection import Connection
 from client.console import messages
 from client.errors import ClientError
+from client.exit_codes import ExitCode
 
 
 class Commands(TyperGroup):
@@ -36,7 +37,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except ClientError as error:
             messages().print(f"bonsai: {error}", style="red", soft_wrap=True)
-            raise typer.Exit(1) from error
+            raise typer.Exit(ExitCode.FAILED) from error
 
 
 app = typer.Typer(
@@ -101,6 +102,7 @@ app.command("validate")(job_commands.validate)
 app.command("list")(job_commands.list_jobs)
 app.command("show")(job_commands.show)
 app.command("watch")(job_commands.watch)
+app.command("wait")(job_commands.wait)
 app.command("rounds")(edit_commands.rounds)
 app.command("edit")(edit_commands.edit)
 app.command("queue")(queue_commands.queue)

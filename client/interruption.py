@@ -5,8 +5,7 @@ import signal
 from types import FrameType, TracebackType
 from typing import Self
 
-EXIT_CODE = 130
-"""128 and the number of SIGINT, as shells have it."""
+from client.exit_codes import ExitCode
 
 _NOTE = b"\nstopping after the forward pass in flight; Ctrl-C again leaves at once\n"
 
@@ -34,6 +33,6 @@ class Interruption:
         if self.wished:
             # Nothing is lost: the ledger is written trial by trial. The cursor comes back.
             os.write(2, b"\x1b[?25h" if os.isatty(2) else b"")
-            os._exit(EXIT_CODE)
+            os._exit(ExitCode.INTERRUPTED)
         self.wished = True
         os.write(2, _NOTE)

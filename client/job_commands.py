@@ -14,6 +14,7 @@ from client import options
 from client.connection import connect
 from client.console import messages, print_json, results
 from client.errors import ClientError
+from client.exit_codes import ExitCode
 from client.job_ids import find_job
 from client.progress import job_display, watch_job
 from client.request import (
@@ -29,9 +30,6 @@ from client.request import (
 from client.responses import Artifact, Estimate, Job
 from client.service import BonsaiClient
 from client.tables import attempts_table, estimate_table, failure_of, job_table, jobs_table
-
-EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 2}
-"""Of `watch`, by the state the job ended in."""
 
 
 def submit(
@@ -215,9 +213,32 @@ def show(context: typer.Context, job: options.JobArgument, json: options.Json = 
 
 
 def watch(context: typer.Context, job: options.JobArgument) -> None:
-    """Watch a job to its end. Exit code: 0 succeeded, 1 failed, 2 cancelled."""
+    """Watch a job to its end. Exit code: 0 succeeded, 1 failed, 3 cancelled."""
     with connect(context) as client:
         _watch(client, find_job(client, job))
+
+
+def wait(
+    context: typer.Context,
+    job: options.JobArgument,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", min=0, help="How long at most (default: to its end)."),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Wait until a job has ended, and print how, in one line.
+
+    Exit code: 0 succeeded, 1 failed, 3 cancelled, 124 not ended within the timeout.
+    """
+    with connect(context) as client:
+        found = client.wait(find_job(client, job), timeout_seconds=timeout)
+    if json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        state = " ".join(filter(None, [found.id, found.state, failure_of(found)]))
+        results().print(" ".join(state.split()), soft_wrap=True)
+    raise typer.Exit(ExitCode.of(found))
 
 
 def pause(context: typer.Context, job: options.JobArgument) -> None:
@@ -285,10 +306,10 @@ def _watch(client: BonsaiClient, job_id: str) -> None:
             job = watch_job(client, job_id, display)
     except KeyboardInterrupt:
         console.print(f"no longer watching; the job goes on (bonsai cancel {job_id} ends it)")
-        raise typer.Exit(130) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
     if job.error is not None:
         console.print(failure_of(job), soft_wrap=True)
-    raise typer.Exit(EXIT_CODES.get(job.state, 1))
+    raise typer.Exit(ExitCode.of(job))
 
 
 def _download(client: BonsaiClient, job: Job, output: Path) -> list[Path]:

@@ -8,7 +8,7 @@ import typer
 from client import options
 from client.connection import connect
 from client.console import messages, results
-from client.interruption import EXIT_CODE
+from client.exit_codes import ExitCode
 from client.job_ids import find_job
 from client.responses import LogLine
 from client.service import BonsaiClient
@@ -45,7 +45,7 @@ def logs(
                     _print(line, json=json)
                 tail = None
         except KeyboardInterrupt:
-            raise typer.Exit(EXIT_CODE) from None
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
     if number is None:
         messages().print("no attempts")
 

@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -116,23 +117,27 @@ def upload_dataset(path: Path, name: str | None, owner: str | None) -> Operation
 def wait(
     job_id: str,
     poll_seconds: float,
+    timeout_seconds: float | None,
     on_progress: Callable[[Job], None] | None,
     patience: Patience,
 ) -> Operation[Job]:
-    """Asks in a way that makes the service wait, until the job has ended."""
-    wait_seconds = min(poll_seconds, LONGEST_WAIT_SECONDS)
+    """Asks in a way that makes the service wait, until the job has ended, or time is over."""
+    end = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
     state: str | None = None
     while True:
         began = time.monotonic()
+        wait_seconds = max(0.0, min(poll_seconds, LONGEST_WAIT_SECONDS, end - began))
         try:
             job: Job = yield calls.job(job_id, wait_seconds if state else 0, state)
         except (UnreachableServiceError, ServiceError) as error:
+            if time.monotonic() >= end:
+                raise
             yield patience.bear(error)
             continue
         patience.answered()
         if on_progress is not None:
             on_progress(job)
-        if job.is_final:
+        if job.is_final or time.monotonic() >= end:
             return job
         if job.state == state and wait_seconds >= _SECONDS_BETWEEN_LOOKS:
             yield _rest(began)

@@ -13,7 +13,8 @@ from bonsai_core.file_ledger import FileLedger
 from bonsai_core.pruner import PruneResult, prune
 from client.console import messages, results
 from client.errors import ClientError
-from client.interruption import EXIT_CODE, Interruption
+from client.exit_codes import ExitCode
+from client.interruption import Interruption
 from client.prune_display import PruneDisplay
 from client.tables import duration
 
@@ -46,13 +47,13 @@ def run_prune(
     except Stopped:
         console.print(f"stopped; what was measured is in {ledger}", soft_wrap=True)
         console.print("the same command with --resume goes on from there")
-        return EXIT_CODE
+        return ExitCode.INTERRUPTED
     except PruneError as error:
         raise ClientError(str(error)) from error
     shutil.rmtree(ledger)
     for one in (*result.on_the_way, result):
         results().print(summary(one), soft_wrap=True)
-    return 0
+    return ExitCode.DONE
 
 
 def parse_request(wish: Mapping[str, Any]) -> PruneRequest:

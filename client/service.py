@@ -394,17 +394,21 @@ class BonsaiClient:
         job_id: str,
         *,
         poll_seconds: float = 30.0,
+        timeout_seconds: float | None = None,
         on_progress: Callable[[Job], None] | None = None,
         patience_seconds: float = 120.0,
     ) -> Job:
-        """Wait until a job has come to its end, however it ends.
+        """Wait until a job has come to its end, however it ends, or `timeout_seconds` are over: the
+        job as it is then.
 
         The service answers when the job's state has changed, and after `poll_seconds` (60 at most)
         at the latest; `on_progress` gets the job each time. A service that is away, as in a
         restart, is waited for up to `patience_seconds` before its error is raised.
         """
         patience = Patience(patience_seconds)
-        return self._run(operations.wait(job_id, poll_seconds, on_progress, patience))
+        return self._run(
+            operations.wait(job_id, poll_seconds, timeout_seconds, on_progress, patience)
+        )
 
     def download(
         self,

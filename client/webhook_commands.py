@@ -9,6 +9,7 @@ from client import options
 from client.connection import connect
 from client.console import print_json, results
 from client.errors import ClientError
+from client.exit_codes import ExitCode
 from client.responses import Delivery, Webhook
 from client.service import BonsaiClient
 from client.tables import deliveries_table, webhook_table, webhooks_table
@@ -156,7 +157,7 @@ def _follow(client: BonsaiClient, webhook: str, sent: Delivery, *, as_json: bool
     else:
         results().print(deliveries_table([found]))
     if found.delivered_at is None:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _is_under_way(delivery: Delivery) -> bool:

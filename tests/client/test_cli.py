@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,19 @@ from tests.fake_worker import FakeWorker
 
 Bonsai = Callable[..., Result]
 COMMANDS = [
-    *("up", "submit", "validate", "list", "show", "watch", "pause", "resume", "cancel", "retry"),
+    *(
+        "up",
+        "submit",
+        "validate",
+        "list",
+        "show",
+        "watch",
+        "wait",
+        "pause",
+        "resume",
+        "cancel",
+        "retry",
+    ),
     *("attempts", "logs", "keys", "whoami"),
     *("batch", "download", "prune", "evaluate"),
 ]
@@ -302,7 +315,7 @@ def test_attempts_are_listed(bonsai: Bonsai, job: Job, worker: FakeWorker) -> No
     assert (attempt["outcome"], attempt["masks_evaluated"]) == ("drained", 3)
 
 
-@pytest.mark.parametrize(("end", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 2)])
+@pytest.mark.parametrize(("end", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 3)])
 def test_watch_ends_with_the_code_of_the_state(
     bonsai: Bonsai, client: BonsaiClient, job: Job, worker: FakeWorker, end: str, code: int
 ) -> None:
@@ -332,6 +345,37 @@ def test_watch_ends_with_the_code_of_the_state(
     assert "perplexity 17.25 -> 18.50" in result.stderr
     assert result.stdout == ""
     assert ("broken_numerics" in result.stderr) == (end == "failed")
+
+
+@pytest.mark.parametrize(("end", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 3)])
+def test_wait_prints_a_line_and_ends_with_the_code_of_the_state(
+    bonsai: Bonsai, client: BonsaiClient, job: Job, worker: FakeWorker, end: str, code: int
+) -> None:
+    early = bonsai("wait", job.id, "--timeout", "0.3")
+    assert (early.exit_code, early.stdout) == (124, f"{job.id} queued\n")
+    claim = worker.claim()
+    if end == "cancelled":
+        client.cancel(job.id)
+
+    def work() -> None:
+        if end == "succeeded":
+            worker.succeed(claim, {})
+        elif end == "failed":
+            worker.fail(claim)
+        else:
+            worker.release(claim, "cancelled")
+
+    later = threading.Timer(0.3, work)
+    later.start()
+    result = bonsai("wait", job.id[:8], "--timeout", "60")
+    later.join()
+    assert result.exit_code == code
+    assert result.stderr == ""
+    (line,) = result.stdout.splitlines()
+    assert line.startswith(f"{job.id} {end}")
+    assert ("broken_numerics" in line) == (end == "failed")
+    as_json = bonsai("wait", job.id, "--json")
+    assert (as_json.exit_code, json.loads(as_json.stdout)["state"]) == (code, end)
 
 
 def test_watch_shows_progress_while_it_comes(
