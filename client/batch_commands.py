@@ -1,6 +1,6 @@
 """The commands for many jobs at once: `bonsai batch ...`."""
 
-import json
+from json import loads
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,11 +30,15 @@ def submit(
         ),
     ],
     idempotency_key: options.IdempotencyKey = None,
+    json: options.Json = False,
 ) -> None:
     """Submit a batch; print its id."""
     with connect(context) as client:
         batch = client.submit_batch(_read(file), idempotency_key=idempotency_key)
-    results().print(batch.id)
+    if json:
+        print_json(batch.model_dump(mode="json"))
+    else:
+        results().print(batch.id)
 
 
 @app.command()
@@ -63,7 +67,7 @@ def _print(batch: Batch, *, as_json: bool) -> None:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text())
+        content = loads(file.read_text())
     except (OSError, ValueError) as error:
         raise ClientError(f"{file} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):

@@ -16,7 +16,7 @@ from client.console import messages, print_json, results
 from client.errors import ClientError
 from client.exit_codes import ExitCode
 from client.job_ids import find_job
-from client.progress import job_display, watch_job
+from client.progress import JobJson, job_display, watch_job
 from client.request import (
     absolute,
     given,
@@ -130,10 +130,9 @@ def submit(
             _print_estimate(client.validate(request, **said, **queueing), as_json=json)
             return
         job = client.submit(request, idempotency_key=idempotency_key, **said, **queueing)
-        if json:
-            print_json(job.model_dump(mode="json"))
-        else:
-            results().print(job.id)
+        if watch and json:
+            _watch(client, job.id, as_json=True)
+        _print_id(job, as_json=json)
         if watch:
             _watch(client, job.id)
 
@@ -212,10 +211,16 @@ def show(context: typer.Context, job: options.JobArgument, json: options.Json = 
         results().print(job_table(found))
 
 
-def watch(context: typer.Context, job: options.JobArgument) -> None:
+def watch(
+    context: typer.Context,
+    job: options.JobArgument,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the job as a line of JSON with each change.")
+    ] = False,
+) -> None:
     """Watch a job to its end. Exit code: 0 succeeded, 1 failed, 3 cancelled."""
     with connect(context) as client:
-        _watch(client, find_job(client, job))
+        _watch(client, find_job(client, job), as_json=json)
 
 
 def wait(
@@ -241,28 +246,28 @@ def wait(
     raise typer.Exit(ExitCode.of(found))
 
 
-def pause(context: typer.Context, job: options.JobArgument) -> None:
+def pause(context: typer.Context, job: options.JobArgument, json: options.Json = False) -> None:
     """Pause a job; a running one frees its device after the forward pass in flight."""
     with connect(context) as client:
-        _print_state(client.pause(find_job(client, job)))
+        _print_state(client.pause(find_job(client, job)), as_json=json)
 
 
-def resume(context: typer.Context, job: options.JobArgument) -> None:
+def resume(context: typer.Context, job: options.JobArgument, json: options.Json = False) -> None:
     """Let a paused job go on from what it has evaluated."""
     with connect(context) as client:
-        _print_state(client.resume(find_job(client, job)))
+        _print_state(client.resume(find_job(client, job)), as_json=json)
 
 
-def cancel(context: typer.Context, job: options.JobArgument) -> None:
+def cancel(context: typer.Context, job: options.JobArgument, json: options.Json = False) -> None:
     """Cancel a job; a running one ends after the forward pass in flight."""
     with connect(context) as client:
-        _print_state(client.cancel(find_job(client, job)))
+        _print_state(client.cancel(find_job(client, job)), as_json=json)
 
 
-def retry(context: typer.Context, job: options.JobArgument) -> None:
+def retry(context: typer.Context, job: options.JobArgument, json: options.Json = False) -> None:
     """Queue a job that goes on from what a failed or cancelled one has evaluated; print its id."""
     with connect(context) as client:
-        results().print(client.retry(find_job(client, job)).id)
+        _print_id(client.retry(find_job(client, job)), as_json=json)
 
 
 def list_attempts(
@@ -277,14 +282,22 @@ def list_attempts(
         results().print(attempts_table(attempts) if attempts else "no attempts")
 
 
-def download(context: typer.Context, job: options.JobArgument, output: options.Output) -> None:
+def download(
+    context: typer.Context,
+    job: options.JobArgument,
+    output: options.Output,
+    json: options.Json = False,
+) -> None:
     """Download the files of a succeeded job, and check each against its digest."""
     with connect(context) as client:
         found = client.job(find_job(client, job))
         if found.state != "succeeded":
             raise ClientError(f"job {found.id} is {found.state}; files come when it has succeeded")
         paths = _download(client, found, output)
-    results().print(f"{len(paths)} files in {output}", soft_wrap=True)
+    if json:
+        print_json({"folder": str(output), "files": [str(path) for path in paths]})
+    else:
+        results().print(f"{len(paths)} files in {output}", soft_wrap=True)
 
 
 def _print_estimate(estimate: Estimate, *, as_json: bool) -> None:
@@ -294,20 +307,30 @@ def _print_estimate(estimate: Estimate, *, as_json: bool) -> None:
         results().print(estimate_table(estimate))
 
 
-def _print_state(job: Job) -> None:
-    results().print(f"{job.id} {job.state}")
+def _print_id(job: Job, *, as_json: bool) -> None:
+    if as_json:
+        print_json(job.model_dump(mode="json"))
+    else:
+        results().print(job.id)
 
 
-def _watch(client: BonsaiClient, job_id: str) -> None:
+def _print_state(job: Job, *, as_json: bool) -> None:
+    if as_json:
+        print_json(job.model_dump(mode="json"))
+    else:
+        results().print(f"{job.id} {job.state}")
+
+
+def _watch(client: BonsaiClient, job_id: str, *, as_json: bool = False) -> None:
     """Ends the command with the exit code of the job."""
     console = messages()
     try:
-        with job_display(console) as display:
+        with JobJson(results()) if as_json else job_display(console) as display:
             job = watch_job(client, job_id, display)
     except KeyboardInterrupt:
         console.print(f"no longer watching; the job goes on (bonsai cancel {job_id} ends it)")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-    if job.error is not None:
+    if job.error is not None and not as_json:
         console.print(failure_of(job), soft_wrap=True)
     raise typer.Exit(ExitCode.of(job))
 

@@ -61,18 +61,24 @@ def rotate(
 
 
 @app.command()
-def revoke(context: typer.Context, key: KeyArgument) -> None:
+def revoke(context: typer.Context, key: KeyArgument, json: options.Json = False) -> None:
     """End a key at once."""
     with connect(context) as client:
-        client.revoke_key(key)
+        revoked = client.revoke_key(key)
+    if json:
+        print_json(revoked.model_dump(mode="json"))
 
 
 @app.command()
-def generate() -> None:
+def generate(json: options.Json = False) -> None:
     """Print a new key for BONSAI_ADMIN_KEY; no service is asked, and none knows it."""
     from jobs.tokens import Token  # noqa: PLC0415 - what keys look like is the service's to say
 
-    results().print(Token.generate().reveal(), soft_wrap=True)
+    key = Token.generate().reveal()
+    if json:
+        print_json({"key": key})
+    else:
+        results().print(key, soft_wrap=True)
 
 
 def whoami(context: typer.Context, json: options.Json = False) -> None:

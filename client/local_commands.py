@@ -66,6 +66,7 @@ def prune(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted prune of the same inputs.")
     ] = False,
+    json: options.Json = False,
 ) -> None:
     """Prune a model here and now, without a service.
 
@@ -100,7 +101,7 @@ def prune(
     except ImportError as error:
         raise _missing(error, "core") from error
     limit = None if device_memory is None else int(device_memory * 2**30)
-    code = run_prune(wish, output, device=device, device_memory=limit, resume=resume)
+    code = run_prune(wish, output, device=device, device_memory=limit, resume=resume, as_json=json)
     raise typer.Exit(code)
 
 

@@ -1,11 +1,11 @@
-"""Shows a job while it runs: bars on a terminal, a line for each change anywhere else."""
+"""Shows a job while it runs: bars on a terminal, a line for each change anywhere else, or JSON."""
 
 from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from client.responses import Job
@@ -52,14 +52,17 @@ def watch_job(client: BonsaiClient, job_id: str, display: JobDisplay) -> Job:
 
 
 class JobBars:
-    """Two bars, for rounds and trials, below a line about the job."""
+    """Bars for the job as a whole, its rounds and the trials of one, below a line about it."""
 
     def __init__(self, console: Console) -> None:
         self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console
+            *(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}")),
+            console=console,
         )
-        self._rounds = self._bars.add_task("rounds", total=None, visible=False)
-        self._trials = self._bars.add_task("trials", total=None, visible=False)
+        self._job, self._rounds, self._trials = (
+            self._bars.add_task(name, total=None, visible=False, amount="")
+            for name in ("job", "rounds", "trials")
+        )
         self._about = Text()
         self._live = Live(Group(self._about, self._bars), console=console)
 
@@ -79,18 +82,22 @@ class JobBars:
         """See `JobDisplay.show`."""
         progress = job.progress
         self._about.plain = describe(job)
-        self._bars.update(
-            self._rounds,
-            # The current round is not finished yet.
-            completed=progress.rounds if job.is_final else max(progress.round - 1, 0),
-            total=progress.rounds or None,
-            visible=progress.rounds > 0,
+        done = rounds_done(job)
+        self._update(
+            self._job, done, progress.rounds, f"{done / max(progress.rounds, 1):.0%} of all rounds"
         )
+        self._update(self._rounds, int(done), progress.rounds)
+        trials = 0 if job.is_final else progress.masks_per_round
+        self._update(self._trials, progress.masks_evaluated, trials)
+
+    def _update(self, bar: TaskID, done: float, total: int, amount: str | None = None) -> None:
+        """What has no total is not shown."""
         self._bars.update(
-            self._trials,
-            completed=progress.masks_evaluated,
-            total=progress.masks_per_round or None,
-            visible=progress.masks_per_round > 0 and not job.is_final,
+            bar,
+            completed=done,
+            total=total or None,
+            visible=total > 0,
+            amount=amount or f"{done}/{total}",
         )
 
 
@@ -118,6 +125,38 @@ class JobLines:
         if now != self._last:
             self._console.print(" ".join(filter(None, [describe(job), how_far(job)])))
             self._last = now
+
+
+class JobJson:
+    """The whole job as a line of JSON, whenever anything has changed."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def show(self, job: Job) -> None:
+        """See `JobDisplay.show`."""
+        self._console.print(job.model_dump_json(), soft_wrap=True)
+
+
+def rounds_done(job: Job) -> float:
+    """Rounds that are over, and the share of the current one's trials."""
+    progress = job.progress
+    if job.state == "succeeded":
+        # It may have needed fewer than there might have been.
+        return float(progress.rounds)
+    trials = progress.masks_evaluated / progress.masks_per_round if progress.masks_per_round else 0
+    return min(max(progress.round - 1, 0) + min(trials, 1.0), float(progress.rounds))
 
 
 def describe(job: Job) -> str:

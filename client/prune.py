@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from bonsai_core.config import PruneRequest
 from bonsai_core.errors import PruneError, Stopped
 from bonsai_core.file_ledger import FileLedger
 from bonsai_core.pruner import PruneResult, prune
-from client.console import messages, results
+from client.console import messages, print_json, results
 from client.errors import ClientError
 from client.exit_codes import ExitCode
 from client.interruption import Interruption
@@ -26,6 +27,7 @@ def run_prune(
     device: str,
     device_memory: int | None = None,
     resume: bool,
+    as_json: bool = False,
 ) -> int:
     """Prune as wished; the exit code, 130 when it was interrupted."""
     request = parse_request(wish)
@@ -51,6 +53,9 @@ def run_prune(
     except PruneError as error:
         raise ClientError(str(error)) from error
     shutil.rmtree(ledger)
+    if as_json:
+        print_json(asdict(result))
+        return ExitCode.DONE
     for one in (*result.on_the_way, result):
         results().print(summary(one), soft_wrap=True)
     return ExitCode.DONE

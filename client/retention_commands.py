@@ -11,16 +11,20 @@ from client.job_ids import find_job
 from client.tables import expiries_table
 
 
-def pin(context: typer.Context, job: options.JobArgument) -> None:
+def pin(context: typer.Context, job: options.JobArgument, json: options.Json = False) -> None:
     """Keep the files of a job whatever its age."""
     with connect(context) as client:
-        client.pin(find_job(client, job))
+        pinned = client.pin(find_job(client, job))
+    if json:
+        print_json(pinned.model_dump(mode="json"))
 
 
-def unpin(context: typer.Context, job: options.JobArgument) -> None:
+def unpin(context: typer.Context, job: options.JobArgument, json: options.Json = False) -> None:
     """Let the files of a job expire as others do."""
     with connect(context) as client:
-        client.pin(find_job(client, job), pinned=False)
+        unpinned = client.pin(find_job(client, job), pinned=False)
+    if json:
+        print_json(unpinned.model_dump(mode="json"))
 
 
 def collect(

@@ -27,7 +27,10 @@ def list_workers(context: typer.Context, json: options.Json = False) -> None:
 def drain(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="As `bonsai worker list` shows it.")],
+    json: options.Json = False,
 ) -> None:
     """Have a worker give its job back, within seconds, and stop."""
     with connect(context) as client:
-        client.drain(name)
+        worker = client.drain(name)
+    if json:
+        print_json(worker.model_dump(mode="json"))

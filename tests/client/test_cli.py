@@ -17,7 +17,7 @@ from bonsai_core.families import ExpertUnits
 from bonsai_core.recipes.names import BUILT_IN as RECIPES
 from client import BonsaiClient, Job, LogLine
 from client.cli import app
-from client.progress import JobLines
+from client.progress import JobJson, JobLines
 from jobs.log_lines import LogStore
 from jobs.progress import Progress, Stage
 from jobs.schedule import Schedule
@@ -397,6 +397,45 @@ def test_watch_shows_progress_while_it_comes(
     assert [line for line in lines if "round 1/2" in line]
     assert [line for line in lines if "round 2/2" in line]
     assert lines[-1].startswith("succeeded")
+
+
+def test_watch_prints_the_job_as_a_line_of_json_with_each_change(
+    bonsai: Bonsai, job: Job, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = worker.claim()
+    show = JobJson.show
+
+    def watched(display: JobJson, now: Job) -> None:
+        show(display, now)
+        if now.progress.round == 0:
+            worker.progress(claim, Progress(stage=Stage.PRUNING, round=1, rounds=2))
+        elif now.state == "running":
+            worker.fail(claim)
+
+    monkeypatch.setattr(JobJson, "show", watched)
+    result = bonsai("watch", job.id, "--json")
+    assert result.exit_code == 1
+    assert result.stderr == ""
+    told = [Job.model_validate_json(line) for line in result.stdout.splitlines()]
+    assert {each.id for each in told} == {job.id}
+    assert [told[0].progress.round, told[1].progress.round, told[-1].state] == [0, 1, "failed"]
+
+
+def test_commands_that_change_a_job_print_it_as_json(
+    bonsai: Bonsai, job: Job, worker: FakeWorker, tmp_path: Path
+) -> None:
+    for command, state in (("pause", "paused"), ("resume", "queued"), ("cancel", "cancelled")):
+        assert json.loads(bonsai(command, job.id, "--json").stdout)["state"] == state
+    again = json.loads(bonsai("retry", job.id, "--json").stdout)
+    assert again["retry_of"] == job.id
+    assert json.loads(bonsai("pin", again["id"], "--json").stdout)["pinned"] is True
+    assert json.loads(bonsai("unpin", again["id"], "--json").stdout)["pinned"] is False
+    worker.succeed(worker.claim(), {"report.json": b"{}"})
+    got = bonsai("download", again["id"], "--output", str(tmp_path / "got"), "--json")
+    assert json.loads(got.stdout) == {
+        "folder": str(tmp_path / "got"),
+        "files": [str(tmp_path / "got" / "report.json")],
+    }
 
 
 def test_submit_can_watch(

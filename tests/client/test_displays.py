@@ -1,5 +1,6 @@
 """What the displays show on a terminal."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from typing import Any
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from bonsai_core.events import MaskEvaluated, ModelLoaded, RoundFinished, RoundStarted
 from client import Job, Progress
-from client.progress import describe, job_display
+from client.progress import describe, job_display, rounds_done
 from client.prune_display import PruneDisplay
 from client.responses import Expiries, QueuedJob
 from client.tables import duration, expiries_table, how_far, jobs_table, queue_table
@@ -44,17 +45,36 @@ def a_terminal() -> tuple[Console, StringIO]:
     ), written
 
 
-def test_a_running_job_has_two_bars() -> None:
+def test_a_running_job_has_a_bar_for_itself_its_rounds_and_the_trials() -> None:
     console, written = a_terminal()
     with job_display(console) as display:
         display.show(a_job("queued"))
         display.show(a_job("running", **RUNNING))
     shown = written.getvalue()
-    assert "30/200" in shown
-    assert "1/6" in shown
+    assert re.search(r"trials +\S+ +\S* *30/200", shown)
+    assert re.search(r"rounds +\S+ +\S* *1/6", shown)
+    assert re.search(r"job +\S+ +\S* *19% of all rounds", shown)
     assert (
         "sparsity 0.050; perplexity 17.00 -> 18.25; 12.3 passes/s; about 1 h 02 min left" in shown
     )
+
+
+@pytest.mark.parametrize(
+    ("state", "changed", "expected"),
+    [
+        ("running", {}, 1.15),
+        ("cancelled", {}, 1.15),
+        ("succeeded", {}, 6.0),
+        ("running", {"masks_evaluated": 0, "masks_per_round": 0}, 1.0),
+        ("running", {"round": 0, "masks_evaluated": 0}, 0.0),
+        ("queued", {"round": 0, "rounds": 0}, 0.0),
+        ("running", {"round": 6, "masks_evaluated": 201}, 6.0),
+    ],
+)
+def test_a_job_is_as_far_as_its_rounds_and_the_share_of_the_current_one(
+    state: str, changed: dict[str, Any], expected: float
+) -> None:
+    assert rounds_done(a_job(state, **RUNNING | changed)) == pytest.approx(expected)
 
 
 def test_an_estimate_says_what_it_leaves_out() -> None:
