@@ -31,6 +31,18 @@ SHORT_ID = 8
 """Characters of an id in a list: enough to name a job among very many."""
 
 
+_WHOLE = {"ID", "JOB", "STATE", "ROLE", "KEY", "MASKS", "MB"}
+"""Columns that are never broken into lines: ids are copied from them, the others are short."""
+
+
+def _listing(*headings: str, title: str | None = None) -> Table:
+    """A line for each thing; in a narrow terminal, what is long goes on below."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title=title)
+    for heading in headings:
+        table.add_column(heading, overflow="fold", no_wrap=heading in _WHOLE)
+    return table
+
+
 def jobs_table(jobs: Iterable[Job]) -> Table:
     """One line for each job; the names give way where there is no room."""
     table = _lines("ID", "NAME*", "STATE", "PROGRESS", "SPARSITY", "MODEL*", "AGE")
@@ -117,9 +129,7 @@ def queue_table(jobs: Iterable[QueuedJob]) -> Table:
 
 def rounds_table(rounds: Iterable[Round]) -> Table:
     """One line for each round of a job."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("ROUND", "MASKS", "SPARSITY", "PERPLEXITY", "TOOK", "STARTED"):
-        table.add_column(heading, overflow="fold")
+    table = _listing("ROUND", "MASKS", "SPARSITY", "PERPLEXITY", "TOOK", "STARTED")
     for each in rounds:
         masks = "" if each.masks is None else f" of {each.masks}"
         table.add_row(
@@ -135,9 +145,7 @@ def rounds_table(rounds: Iterable[Round]) -> Table:
 
 def models_table(models: Iterable[Model]) -> Table:
     """One line for each model that a job may name."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("SOURCE", "ARCHITECTURE", "PARAMETERS", "REACHABLE"):
-        table.add_column(heading, overflow="fold")
+    table = _listing("SOURCE", "ARCHITECTURE", "PARAMETERS", "REACHABLE")
     for model in models:
         units = model.units
         table.add_row(
@@ -233,16 +241,15 @@ def _size(size: int | None) -> str:
 def batch_table(batch: Batch) -> Table:
     """A line about the batch, and one for each job."""
     counts = ", ".join(f"{count} {state}" for state, count in batch.counts.items())
-    table = Table(box=box.SIMPLE_HEAD, title=f"{batch.name or batch.id}: {counts}")
-    for heading in ("ID", "NAME", "STATE", "SPARSITY", "MODEL", "ERROR"):
-        table.add_column(heading, overflow="fold")
+    title = f"{batch.name or batch.id}: {counts}"
+    table = _listing("ID", "NAME", "STATE", "SPARSITY", "MODEL", "ERROR", title=title)
     for job in batch.jobs:
         table.add_row(
             job.id[:SHORT_ID],
             job.name or "",
             job.state,
-            f"{job.sparsity:.3f} of {_target(job.target)}",
-            job.model,
+            f"{job.sparsity:.3f}/{_short_target(job.target)}",
+            _last_part(job.model),
             (job.error or {}).get("code", ""),
         )
     return table
@@ -250,9 +257,7 @@ def batch_table(batch: Batch) -> Table:
 
 def attempts_table(attempts: Iterable[Attempt]) -> Table:
     """One line for each attempt at a job."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("ATTEMPT", "WORKER", "DEVICE", "STARTED", "ENDED", "WHY", "MASKS", "LAST"):
-        table.add_column(heading, overflow="fold")
+    table = _listing("ATTEMPT", "WORKER", "DEVICE", "STARTED", "ENDED", "WHY", "MASKS", "LAST")
     for attempt in attempts:
         last = attempt.last_mask
         table.add_row(
@@ -270,9 +275,7 @@ def attempts_table(attempts: Iterable[Attempt]) -> Table:
 
 def workers_table(workers: Iterable[Worker]) -> Table:
     """One line for each worker."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("NAME", "DEVICE", "FREE", "PRESENCE", "JOB", "STARTED", "SEEN"):
-        table.add_column(heading, overflow="fold")
+    table = _listing("NAME", "DEVICE", "FREE", "PRESENCE", "JOB", "STARTED", "SEEN")
     for worker in workers:
         table.add_row(
             worker.name,
@@ -294,9 +297,7 @@ def _free(worker: Worker) -> str:
 
 def expiries_table(expiries: Expiries) -> Table:
     """One line for each job whose files are not kept any longer."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("JOB", "NAME", "OWNER", "ENDED", "WHY", "GOES", "MB"):
-        table.add_column(heading, overflow="fold")
+    table = _listing("JOB", "NAME", "OWNER", "ENDED", "WHY", "GOES", "MB")
     for expiry in expiries.items:
         table.add_row(
             expiry.job_id[:SHORT_ID],
@@ -312,9 +313,7 @@ def expiries_table(expiries: Expiries) -> Table:
 
 def datasets_table(datasets: Iterable[Dataset]) -> Table:
     """One line for each uploaded text."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("ID", "NAME", "OWNER", "LINES", "SIZE", "UPLOADED"):
-        table.add_column(heading, overflow="fold")
+    table = _listing("ID", "NAME", "OWNER", "LINES", "SIZE", "UPLOADED")
     for dataset in datasets:
         table.add_row(
             dataset.id,
@@ -329,16 +328,13 @@ def datasets_table(datasets: Iterable[Dataset]) -> Table:
 
 def webhooks_table(webhooks: Iterable[Webhook]) -> Table:
     """One line for each webhook."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("ID", "NAME", "OWNER", "URL", "EVENTS", "STATE"):
-        table.add_column(heading, overflow="fold")
+    table = _listing("ID", "NAME", "OWNER", "URL, EVENTS", "PRESENCE")
     for webhook in webhooks:
         table.add_row(
             webhook.id,
             webhook.name or "",
             webhook.owner,
-            webhook.url,
-            ", ".join(webhook.events),
+            f"{webhook.url}\n{', '.join(webhook.events)}",
             _presence(webhook),
         )
     return table
@@ -372,28 +368,29 @@ def _presence(webhook: Webhook) -> str:
 
 def deliveries_table(deliveries: Iterable[Delivery]) -> Table:
     """One line for each message to a webhook."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("ID", "EVENT", "STATE", "TRIES", "STATUS", "ERROR", "NEXT TRY", "DELIVERED"):
-        table.add_column(heading, overflow="fold")
+    table = _listing("ID", "EVENT", "STATE", "ANSWER", "WHEN")
     for delivery in deliveries:
         table.add_row(
             delivery.id,
             delivery.event,
             delivery.state,
-            str(delivery.attempts),
-            str(delivery.last_status or ""),
-            delivery.last_error or "",
-            _moment(delivery.next_try_at),
-            _moment(delivery.delivered_at),
+            _answer(delivery),
+            _moment(delivery.delivered_at or delivery.next_try_at),
         )
     return table
 
 
+def _answer(delivery: Delivery) -> str:
+    """What came of the last try, and which one that was."""
+    if not delivery.attempts:
+        return ""
+    came = delivery.last_error or delivery.last_status or "none"
+    return f"{came}, try {delivery.attempts}"
+
+
 def keys_table(keys: Iterable[Key]) -> Table:
     """One line for each API key."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("ID", "NAME", "OWNER", "ROLE", "STATE", "EXPIRES", "LAST USED"):
-        table.add_column(heading, overflow="fold")
+    table = _listing("ID", "NAME", "OWNER", "ROLE", "STATE", "EXPIRES", "LAST USED")
     for key in keys:
         table.add_row(
             key.id,
@@ -409,9 +406,7 @@ def keys_table(keys: Iterable[Key]) -> Table:
 
 def profiles_table(profiles: Profiles) -> Table:
     """One line for each profile."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("NAME", "URL", "KEY", "USE"):
-        table.add_column(heading, overflow="fold")
+    table = _listing("NAME", "URL", "KEY", "USE")
     for profile in profiles.by_name.values():
         used = "in use" if profile.name == profiles.in_use else ""
         table.add_row(profile.name, profile.url, masked(profile.key), used)
