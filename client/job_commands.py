@@ -27,7 +27,7 @@ from client.request import (
     prune_request,
     target,
 )
-from client.responses import Artifact, Estimate, Job
+from client.responses import STATES, Artifact, Estimate, Job
 from client.service import BonsaiClient
 from client.tables import attempts_table, estimate_table, failure_of, job_table, jobs_table
 
@@ -152,13 +152,19 @@ def _take_options(command: Callable[..., None], of: Callable[..., None], *but: s
 _take_options(validate, submit, "validate_only", "watch", "idempotency_key")
 
 
+def _known_states(incomplete: str) -> list[str]:
+    """For completion."""
+    return [state for state in STATES if state.startswith(incomplete)]
+
+
 def list_jobs(
     context: typer.Context,
     state: Annotated[
         list[str] | None,
         typer.Option(
             help="queued, running, pausing, paused, cancelling, succeeded, failed or cancelled; "
-            "may be repeated."
+            "may be repeated.",
+            autocompletion=_known_states,
         ),
     ] = None,
     owner: Annotated[str | None, typer.Option(help="Only jobs of this owner.")] = None,

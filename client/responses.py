@@ -5,6 +5,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+STATES = (
+    *("queued", "running", "pausing", "paused", "cancelling"),
+    *("succeeded", "failed", "cancelled"),
+)
+"""That a job may be in."""
+
 FINAL = {"succeeded", "failed", "cancelled"}
 """States that a job does not leave."""
 

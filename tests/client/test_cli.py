@@ -1,6 +1,7 @@
 """The command line against the real service."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -38,7 +39,7 @@ COMMANDS = [
         "cancel",
         "retry",
     ),
-    *("attempts", "logs", "keys", "whoami"),
+    *("attempts", "logs", "keys", "profile", "whoami"),
     *("batch", "download", "prune", "evaluate"),
 ]
 
@@ -216,6 +217,33 @@ def test_list_shows_a_line_for_each_job(bonsai: Bonsai, job: Job) -> None:
     assert "queued" in line
     assert bonsai("list", "--state", "failed").stdout.strip() == "no jobs"
     assert bonsai("list", "--state", "odd").exit_code == 1
+
+
+@pytest.fixture
+def long_jobs(client: BonsaiClient, body: dict[str, Any]) -> list[Job]:
+    target = {"parameters": 50_000}
+    name = "a-name-that-somebody-has-taken-time-for"
+    jobs = [client.submit(body, name=name), client.submit(body, name=name, target=target)]
+    return [*jobs, client.cancel(client.submit(body).id)]
+
+
+def test_a_list_reads_well_at_80_columns(url: str, long_jobs: list[Job]) -> None:
+    terminal = {"BONSAI_URL": url, "COLUMNS": "80", "TTY_COMPATIBLE": "1", "NO_COLOR": "1"}
+    result = CliRunner(env=terminal).invoke(app, ["list"])
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in result.stdout.splitlines()]
+    assert max(map(len, lines)) <= 80
+    # Ids and states are whole, each at the beginning of its job.
+    firsts = [line.split() for line in lines[2:] if not line.startswith(" ")]
+    assert [words[0] for words in firsts] == [job.id[:8] for job in reversed(long_jobs)]
+    assert ["cancelled" in words or "queued" in words for words in firsts] == [True] * 3
+
+
+def test_a_list_in_a_pipe_has_a_line_for_each_job_and_no_colours(
+    bonsai: Bonsai, long_jobs: list[Job]
+) -> None:
+    shown = bonsai("list").stdout
+    assert "\x1b" not in shown
+    assert len(shown.splitlines()) == 2 + len(long_jobs)
 
 
 def test_json_is_all_there_is_on_standard_output(bonsai: Bonsai, job: Job) -> None:
