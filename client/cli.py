@@ -78,15 +78,15 @@ def configure(
     ] = None,
 ) -> None:
     """Take what all commands share."""
-    insists = _is_option(context, "profile")
-    if insists and _is_option(context, "url"):
+    said = frozenset(name for name in context.params if _is_option(context, name))
+    if {"url", "profile"} <= said:
         raise typer.BadParameter("--url and --profile both name a service; say one of them")
     context.obj = Connection(
         # An option comes before the environment.
-        None if insists else url or None,
-        key_file if not insists or _is_option(context, "key_file") else None,
-        profile or None,
-        insists,
+        url=None if "profile" in said else url or None,
+        key_file=key_file,
+        profile=profile or None,
+        said=said,
     )
 
 

@@ -20,25 +20,27 @@ class Connection:
         url: from an option or the environment; no profile's key is ever sent there.
         key_file: from an option or the environment.
         profile: name of the profile that was asked for.
-        insists: whether an option asked for the profile, which comes before the environment.
+        said: names of those that are options, which come before the environment.
     """
 
     url: str | None
     key_file: Path | None
     profile: str | None = None
-    insists: bool = False
+    said: frozenset[str] = frozenset()
 
     def open(self) -> BonsaiClient:
         """A client of the service."""
-        key = None if self.key_file is None else read_key(self.key_file)
-        if self.url is not None:
-            return BonsaiClient(self.url, api_key=key)
-        profile = _profile(self.profile)
-        if profile is None:
-            return BonsaiClient(api_key=key)
-        if key is None and (self.insists or not os.environ.get("BONSAI_API_KEY")):
-            key = profile.key
-        return BonsaiClient(profile.url, api_key=key)
+        profile = _profile(self.profile) if self.url is None else None
+        url = self.url if profile is None else profile.url
+        return BonsaiClient(url, api_key=self._key(profile))
+
+    def _key(self, profile: Profile | None) -> str | None:
+        """None: the environment's, if there is one."""
+        of_environment = self.key_file is not None or bool(os.environ.get("BONSAI_API_KEY"))
+        wished = "profile" in self.said and "key_file" not in self.said
+        if profile is not None and profile.key and (wished or not of_environment):
+            return profile.key
+        return None if self.key_file is None else read_key(self.key_file)
 
 
 def connect(context: typer.Context) -> BonsaiClient:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from client.exit_codes import ExitCode
 from jobs.deliveries import DELAYS, WebhookEvent
 from jobs.settings import Settings
 
@@ -26,6 +27,11 @@ def test_every_event_and_pause_of_webhooks_is_in_their_page() -> None:
     units = {"s": "seconds", "min": "minutes", "h": "hours"}
     told = [pause.split() for pause in pauses.split(" | ")]
     assert [timedelta(**{units[unit]: int(count)}) for count, unit in told] == list(DELAYS)
+
+
+def test_every_exit_code_is_in_the_client_page() -> None:
+    page = (PROJECT / "docs" / "client.md").read_text()
+    assert [code.name for code in ExitCode if f"\n| {code.value} | " not in page] == []
 
 
 def test_compose_sets_only_settings_that_exist() -> None:

@@ -124,6 +124,9 @@ def test_options_come_before_the_environment_and_that_before_profiles(
     other = tmp_path / "other"
     other.write_text(OTHER_KEY)
     assert bonsai("--key-file", str(other), "--profile", "lab", "whoami").exit_code == 1
+    kept = bonsai("--profile", "lab", "whoami", BONSAI_KEY_FILE=str(other))
+    assert "admin" in kept.stdout
+    assert bonsai("whoami", BONSAI_KEY_FILE=str(other)).exit_code == 1
     both = bonsai("--url", url, "--profile", "lab", "whoami")
     assert both.exit_code == 2
 
