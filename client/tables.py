@@ -62,7 +62,7 @@ def jobs_table(jobs: Iterable[Job]) -> Table:
 def _lines(*headings: str) -> Table:
     """A table with one line for each thing; what has a `*` takes what room the others leave, and is
     cut where that is too little."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), expand=True)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), expand=True)
     for heading in headings:
         name = heading.rstrip("*")
         if name == heading:

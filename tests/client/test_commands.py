@@ -14,7 +14,8 @@ from client.profiles import Profile, Profiles, write_profiles
 
 WITHOUT_JSON = {
     "up": "runs servers until it is stopped; what it prints is their logs",
-    "webhooks delete": "prints nothing, and what it has removed is not there any more",
+    "datasets delete": "prints nothing, and what it has removed is not there any more",
+    "webhooks delete": "the same",
 }
 
 COMPLETE = """
