@@ -180,9 +180,10 @@ def test_a_second_interrupt_leaves_at_once() -> None:
 
 
 def test_resuming_nothing_starts_anew(model: Path, text: Path, tmp_path: Path) -> None:
-    result = bonsai(*arguments(model, text, tmp_path / "smaller"), "--resume")
+    result = bonsai(*arguments(model, text, tmp_path / "smaller"), "--resume", "--json")
     assert result.exit_code == 0, result.output
     assert "nothing to resume" in result.stderr
+    assert json.loads(result.stdout)["folder"] == str(tmp_path / "smaller")
 
 
 def test_evaluate_prints_the_measurement(model: Path, text: Path) -> None:
