@@ -96,8 +96,8 @@ def test_the_service_does_what_its_document_says(
         *("--checks", "all", "--phases", phases, "--max-examples", EXAMPLES, "--seed", SEED),
         *("--suppress-health-check", "all", "--continue-on-failure"),
     ]
-    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.api.schemathesis_hooks"}
+    hooks = {"SCHEMATHESIS_HOOKS": "tests.api.schemathesis_hooks", "PYTHONPATH": str(PROJECT)}
     run = subprocess.run(
-        command, env=environment, cwd=PROJECT, capture_output=True, text=True, check=False
+        command, env=os.environ | hooks, cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stdout + run.stderr
