@@ -17,8 +17,8 @@ def require_known(name: str) -> None:
     Raises:
         InvalidRecipeError: it is none of those allowed, which are named.
     """
-    plug_ins = PLUG_INS.installed()
-    if name in BUILT_IN or name in plug_ins:
+    # Looking for plug-ins reads a file of each installed package.
+    if name in BUILT_IN or name in (plug_ins := PLUG_INS.installed()):
         return
     raise InvalidRecipeError(
         "no recipe has this name here",
