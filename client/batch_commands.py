@@ -12,7 +12,7 @@ from client.console import print_json, results
 from client.errors import ClientError
 from client.exit_codes import ExitCode
 from client.responses import Batch
-from client.tables import batch_table
+from client.tables import batch_table, batches_table
 
 app = typer.Typer(no_args_is_help=True, help="Submit, show and cancel many jobs at once.")
 
@@ -39,6 +39,17 @@ def submit(
         print_json(batch.model_dump(mode="json"))
     else:
         results().print(batch.id)
+
+
+@app.command("list")
+def list_batches(context: typer.Context, json: options.Json = False) -> None:
+    """List the batches, newest first, each with its jobs by state."""
+    with connect(context) as client:
+        batches = list(client.batches())
+    if json:
+        print_json([batch.model_dump(mode="json") for batch in batches])
+    else:
+        results().print(batches_table(batches) if batches else "no batches")
 
 
 @app.command()

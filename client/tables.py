@@ -11,6 +11,7 @@ from client.profiles import Profiles, masked
 from client.responses import (
     Attempt,
     Batch,
+    BatchSummary,
     Dataset,
     Delivery,
     Duration,
@@ -323,6 +324,15 @@ def datasets_table(datasets: Iterable[Dataset]) -> Table:
             _size(dataset.size_bytes),
             _moment(dataset.created_at),
         )
+    return table
+
+
+def batches_table(batches: Iterable[BatchSummary]) -> Table:
+    """One line for each batch; names and states give way where there is no room."""
+    table = _lines("ID", "NAME*", "JOBS*", "AGE")
+    for batch in batches:
+        states = ", ".join(f"{count} {state}" for state, count in batch.counts.items())
+        table.add_row(batch.id, batch.name or "", states, _age(batch.created_at))
     return table
 
 

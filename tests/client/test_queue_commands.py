@@ -110,9 +110,10 @@ def test_without_named_folders_it_says_so(bonsai: Bonsai) -> None:
     assert "BONSAI_SOURCE_FOLDERS" in bonsai("models").output
 
 
-def test_the_client_lists_batches(
-    client: BonsaiClient, model_folder: Path, text_file: Path
+def test_batches_are_listed(
+    bonsai: Bonsai, client: BonsaiClient, model_folder: Path, text_file: Path
 ) -> None:
+    assert bonsai("batch", "list").stdout.strip() == "no batches"
     job = {
         "model": {"source": str(model_folder)},
         "calibration": {"source": str(text_file), "samples": 4, "sequence_length": 64},
@@ -121,3 +122,7 @@ def test_the_client_lists_batches(
     made = client.submit_batch({"template": job})
     (found,) = client.batches()
     assert (found.id, found.counts) == (made.id, {"queued": 1})
+    listed = bonsai("batch", "list").stdout
+    assert made.id in listed
+    assert "1 queued" in listed
+    assert json.loads(bonsai("batch", "list", "--json").stdout)[0]["id"] == made.id
