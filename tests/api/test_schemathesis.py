@@ -77,6 +77,7 @@ def service(settings: Settings, engine: Engine) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("phases", ["examples,coverage", "fuzzing,stateful"])
 def test_the_service_does_what_its_document_says(
     service: str, ended: str, model_folder: Path, text_file: Path, tmp_path: Path, phases: str
