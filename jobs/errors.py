@@ -234,13 +234,14 @@ class IdempotencyKeyReusedError(JobError):
 
 
 class InvalidCursorError(JobError):
-    """A page cursor that this service has not made."""
+    """A page cursor that this service has not made, or for another order."""
 
-    def __init__(self, cursor: str) -> None:
+    def __init__(self, cursor: str, made_for: str | None = None) -> None:
         self.cursor = cursor
-        super().__init__(
-            f"cursor: {cursor!r} is not a cursor of this list; pass a next_cursor unchanged"
-        )
+        told = f"cursor: {cursor!r} is not a cursor of this list; pass a next_cursor unchanged"
+        if made_for is not None:
+            told += f", with the sort that it was made for ({made_for[:40]!r})"
+        super().__init__(told)
 
 
 class LeaseLostError(JobError):

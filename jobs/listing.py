@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Select, tuple_
+from sqlalchemy import Select, String, literal_column, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
 from jobs.cursors import cursor_of, sorted_place
@@ -62,7 +62,7 @@ class JobFilter:
         if self.labels:
             query = query.where(Job.labels.contains(dict(self.labels)))
         if self.model is not None:
-            query = query.where(self.model == MODEL)
+            query = query.where(_model_source == self.model)
         if self.name is not None:
             query = query.where(Job.name == self.name)
         if self.created_after is not None:
@@ -72,8 +72,8 @@ class JobFilter:
         return query
 
 
-MODEL = Job.request[("model", "source")].astext
-"""Where the model of a job comes from; an index has the same."""
+_model_source = literal_column("(jobs.request #>> '{model,source}')", String())
+"""Where the model of a job comes from, word for word as an index has it."""
 
 
 def in_order(query: Select[Job], sort: JobSort, cursor: str | None) -> Select[Job]:

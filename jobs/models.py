@@ -87,8 +87,11 @@ def inspect(source: str, sources: Sources) -> Model:
     """
     wish = ModelSource(source=source)
     sources.require_model(wish)
-    if not wish.is_folder:
-        return Model(source, reason=HUB)
+    return _looked_at(wish) if wish.is_folder else Model(source, reason=HUB)
+
+
+def _looked_at(wish: ModelSource) -> Model:
+    source = wish.source
     files = _gguf_files(Path(source))
     if files and not Path(source, "config.json").is_file():
         weights = _weights(Path(source))
@@ -109,10 +112,12 @@ def found(sources: Sources) -> Found:
             return Found(tuple(models), sources.folders, complete=False)
         looked += 1
         if Path(folder, "config.json").is_file() or _gguf_files(folder):
+            if not sources.lets_list(folder):
+                continue
             try:
-                models.append(inspect(str(folder), sources))
+                models.append(_looked_at(ModelSource(source=str(folder))))
             except (PruneError, OSError):
-                continue  # a link leads out of it, or it is no model's config
+                continue  # it is no model's config
     return Found(tuple(models), sources.folders, complete=True)
 
 

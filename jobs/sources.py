@@ -61,6 +61,17 @@ class Sources:
         """As `require_allowed`, of the model alone."""
         self._require("model.source", model.source, folder=model.is_folder)
 
+    def lets_list(self, folder: Path) -> bool:
+        """Whether a folder, and all that lies in it itself, is inside; what is further down is not
+        looked at."""
+        try:
+            for path in (folder, *folder.iterdir()):
+                if path == folder or path.is_symlink():
+                    self._require_inside("model.source", str(path), deep=False)
+        except (ForbiddenSourceError, OSError):
+            return False
+        return True
+
     def _require_text(self, text: CalibrationSource) -> None:
         # After a colon come subset and split of a data set, unless it belongs to a file's name.
         name = text.source.split(":")[0]
@@ -88,7 +99,7 @@ class Sources:
                 cure="use one of these, or have the operator allow it (BONSAI_HUB_REPOSITORIES)",
             )
 
-    def _require_inside(self, field: str, source: str) -> None:
+    def _require_inside(self, field: str, source: str, *, deep: bool = True) -> None:
         if self.folders is None:
             return
         path, folders = Path(source), [folder.resolve() for folder in self.folders]
@@ -96,7 +107,7 @@ class Sources:
             # Links first: what looks to be inside may lead out.
             inside = path.is_absolute() and all(
                 any(found.resolve().is_relative_to(folder) for folder in folders)
-                for found in _with_links(path)
+                for found in (_with_links(path) if deep else [path])
             )
         except (OSError, ValueError, RuntimeError):
             inside = False  # a NUL, too long a name, links in a circle

@@ -77,7 +77,7 @@ def test_a_job_of_another_owner_is_as_if_there_were_none(
 ) -> None:
     nobody, links = str(uuid4()), theirs["links"]
     paths = [("GET", links[name]) for name in ("self", "events", "attempts", "artifacts")]
-    paths += [("GET", f"{links['artifacts']}/config.json")]
+    paths += [("GET", f"{links['artifacts']}/config.json"), ("GET", f"{links['self']}/rounds")]
     paths += [
         ("POST", links[name]) for name in ("pause", "resume", "cancel", "retry", "pin", "unpin")
     ]
