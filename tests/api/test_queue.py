@@ -85,7 +85,7 @@ def test_a_job_tells_what_it_needs_of_a_device_and_that_none_has_it(
             "/schedule/window/zone",
             "must be an IANA time zone",
         ),
-        ({"schedule": {"not_before": "tomorrow"}}, "/schedule/not_before", "datetime"),
+        ({"schedule": {"not_before": "tomorrow"}}, "/schedule/not_before", "RFC 3339"),
         (
             {"schedule": {"until": "x"}},
             "/schedule/until",
