@@ -334,6 +334,9 @@ class AsyncBonsaiClient:
     ) -> list[Path]:
         return await self._run(operations.download(job_id, Path(folder), on_bytes))
 
+    async def download_archive(self, job_id: str, target: Path | str) -> Path:
+        return await self._run(operations.download_archive(job_id, Path(target)))
+
     async def _ask(self, call: Call[Value]) -> Value:
         return await self._run(once(call))
 

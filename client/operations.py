@@ -13,9 +13,10 @@ from urllib.parse import quote
 import httpx
 
 from client import calls
+from client.answers import require_success
 from client.calls import path_of
 from client.download import Download, sha256_of
-from client.effects import Call, Item, Operation, Pause, Upload, Work, as_model
+from client.effects import Call, Item, Open, Operation, Pause, Piece, Upload, Work, as_model
 from client.errors import ClientError, ServiceError, UnreachableServiceError
 from client.idempotency import key_header
 from client.responses import Artifact, Dataset, Job, LogPage, Page
@@ -186,6 +187,20 @@ def download(
         file = f"{path}/{quote(artifact.name)}"
         paths.append((yield from Download(file, artifact, folder, on_bytes).run()))
     return paths
+
+
+def download_archive(job_id: str, target: Path) -> Operation[Path]:
+    """All files of a job in one tar file, which is there whole or not at all."""
+    part = target.with_name(f"{target.name}.part")
+    whole = {"Accept-Encoding": "identity"}
+    response: httpx.Response = yield Open(path_of("jobs", job_id, "archive"), whole)
+    require_success(response)
+    with part.open("wb") as file:
+        # A body that ends early is an error of the connection.
+        while (piece := (yield Piece())) is not None:
+            file.write(piece)
+    yield Work(lambda: part.replace(target))
+    return target
 
 
 def download_dataset(dataset_id: str, folder: Path) -> Operation[Path]:

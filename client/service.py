@@ -427,6 +427,10 @@ class BonsaiClient:
         """
         return self._run(operations.download(job_id, Path(folder), on_bytes))
 
+    def download_archive(self, job_id: str, target: Path | str) -> Path:
+        """Download all files of a job as one tar file; `download` resumes and checks each file."""
+        return self._run(operations.download_archive(job_id, Path(target)))
+
     def _ask(self, call: Call[Value]) -> Value:
         return self._run(once(call))
 

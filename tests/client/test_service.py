@@ -1,5 +1,6 @@
 """The client against the real service."""
 
+import tarfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -185,3 +186,19 @@ def test_a_store_without_links_says_so(
     worker.succeed(worker.claim(), {"b.json": b"{}"})
     with pytest.raises(ServiceError, match="folder, which has no links"):
         client.artifact_link(job.id, "b.json", seconds=60)
+
+
+def test_all_files_come_as_one_archive(
+    client: BonsaiClient, body: dict[str, Any], worker: FakeWorker, tmp_path: Path
+) -> None:
+    job = client.submit(body)
+    with pytest.raises(ServiceError):
+        client.download_archive(job.id, tmp_path / "early.tar")
+    files = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 4000}
+    worker.succeed(worker.claim(), files)
+    path = client.download_archive(job.id, tmp_path / "all.tar")
+    with tarfile.open(path) as archive:
+        found = {Path(each.name).name: archive.extractfile(each) for each in archive.getmembers()}
+        assert {name: file.read() for name, file in found.items() if file} == files
+    assert [each.name for each in tmp_path.glob("*.part")] == []
+    assert not (tmp_path / "early.tar").exists()
