@@ -64,7 +64,9 @@ def budget(request: PruneRequest, config: Mapping[str, Any]) -> Budget | None:
     recipe = _RECIPES.get(request.pruning.recipe)
     if recipe is None:
         return None
-    parts = [_budget(recipe, one, config) for one in request.each()]
+    first, *later = request.each()
+    parts = [_budget(recipe, first, config)]
+    parts += [_budget(recipe, one, config, is_first=False) for one in later]
     return Budget(
         rounds=sum(part.rounds for part in parts),
         trials=sum(part.trials for part in parts),
@@ -76,10 +78,19 @@ def budget(request: PruneRequest, config: Mapping[str, Any]) -> Budget | None:
 
 
 def _budget(
-    recipe: "Callable[[_Prune], list[_Round]]", request: PruneRequest, config: Mapping[str, Any]
+    recipe: "Callable[[_Prune], list[_Round]]",
+    request: PruneRequest,
+    config: Mapping[str, Any],
+    *,
+    is_first: bool = True,
 ) -> Budget:
+    """Of one target; what was measured of the dense model for the first one serves the others
+    (`bonsai_core.findings`)."""
     prune = _Prune(request, config)
     rounds = recipe(prune)
+    if not is_first and recipe is _measured_damage:
+        # What each gate loses alone does not depend on the target.
+        rounds[0] = _whole(prune, 0)
     cuts = len(rounds) if request.pruning.recipe == "random_masks" else 1
     trial_tokens = sum(found.tokens for found in rounds)
     return Budget(
@@ -87,7 +98,9 @@ def _budget(
         trials=sum(found.most for found in rounds),
         trials_at_least=sum(found.least for found in rounds),
         trial_tokens=math.ceil(trial_tokens),
-        forward_tokens=math.ceil(trial_tokens + prune.beside_trials(len(rounds), cuts)),
+        forward_tokens=math.ceil(
+            trial_tokens + prune.beside_trials(len(rounds), cuts, is_first=is_first)
+        ),
     )
 
 
@@ -165,14 +178,16 @@ class _Prune:
             for pattern in self.patterns
         )
 
-    def beside_trials(self, rounds: int, cuts: int) -> float:
-        """Forward tokens of own text, statistics, repair, and of what is told of the model."""
+    def beside_trials(self, rounds: int, cuts: int, *, is_first: bool) -> float:
+        """Forward tokens of own text, statistics, repair, and of what is told of the model; the
+        dense model writes and is told of for the first target alone."""
         request, pruning = self.request, self.pruning
         length = request.calibration.sequence_length
-        written = request.own_samples * (length - 1)
-        told = (1 + rounds) * request.trial_given_samples * length
+        written = request.own_samples * (length - 1) if is_first else 0
+        told = (is_first + rounds) * request.trial_given_samples * length
         # Before and after, and once to remember what the dense model said.
-        valued = (2 + any(part.name == "kl" for part in pruning.utilities)) * self.per_trial
+        remembered = any(part.name == "kl" for part in pruning.utilities)
+        valued = (1 + is_first + remembered) * self.per_trial
         listened, heard = _listened_tokens(request), heard_tokens(request)
         each_cut = 0.0
         if pruning.prior is not Prior.ELIMINATION:

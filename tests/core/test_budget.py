@@ -13,6 +13,7 @@ from bonsai_core.config import PruneRequest
 from bonsai_core.ledger import MemoryLedger
 from bonsai_core.models import dense_config, load
 from bonsai_core.pruner import PruneResult, prune
+from bonsai_core.target import Target
 
 CPU = torch.device("cpu")
 PRESETS: list[dict[str, Any]] = [
@@ -82,6 +83,22 @@ def test_the_experts_of_a_layer_are_tried_as_one(
     request = request_for(model, 0.3, preset="best", experts=experts)
     told, result, _ = spend(request, tmp_path)
     assert told.trials_at_least <= result.masks_evaluated <= told.trials
+
+
+@pytest.mark.parametrize("layout", ["per_layer", "uniform"])
+def test_of_several_targets_what_serves_all_is_counted_once(
+    saved_model: Callable[..., Path],
+    request_for: Callable[..., PruneRequest],
+    tmp_path: Path,
+    layout: str,
+) -> None:
+    request = request_for(saved_model(layers=6), preset="best", utility="kl", layout=layout)
+    family = request.model_copy(update={"target": Target(sparsity=0.4, stops=(0.2, 0.3))})
+    told, result, tokens = spend(family, tmp_path)
+    sizes = (*result.on_the_way, result)
+    assert sum(size.rounds for size in sizes) == told.rounds
+    assert told.trials_at_least <= sum(size.masks_evaluated for size in sizes) <= told.trials
+    assert tokens <= 1.05 * told.forward_tokens <= 1.3 * tokens
 
 
 def test_a_plug_in_keeps_its_own_counsel(
