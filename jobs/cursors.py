@@ -38,8 +38,8 @@ def sorted_place(cursor: str, sort: str) -> tuple[datetime, UUID]:
     of another order."""
     try:
         made_for, moment, job_id = _place(cursor)
-        if made_for != sort and isinstance(made_for, str):
-            raise InvalidCursorError(cursor, made_for=made_for)
+        if made_for != sort:
+            raise InvalidCursorError(cursor, made_for=str(made_for))
         return datetime.fromisoformat(moment), UUID(job_id)
     except (ValueError, TypeError, AttributeError) as error:
         raise InvalidCursorError(cursor) from error

@@ -179,8 +179,8 @@ class DatasetStore(OnBehalf):
 
 def named_in(request: PruneRequest) -> UUID | None:
     """The data set that a job calibrates on, where it is one; see `Sources` for its spelling."""
-    _, prefix, name = request.calibration.source.partition(DATASET)
-    return UUID(name) if prefix else None
+    source = request.calibration.source
+    return UUID(source.removeprefix(DATASET)) if source.startswith(DATASET) else None
 
 
 def require_dataset(session: Session, request: JobRequest) -> UUID | None:

@@ -292,6 +292,16 @@ def test_a_job_with_another_one_is_refused_by_its_field(
         assert (error["pointer"], error["value"]) == (pointer, source)
 
 
+@pytest.mark.parametrize("source", ["owner/my-dataset:plain:train", "dataset:plain"])
+def test_a_hub_data_set_may_be_called_so(
+    client: TestClient, body: dict[str, Any], source: str
+) -> None:
+    body["calibration"]["source"] = source
+    status = client.post("/v1/jobs", json=body).status_code
+    # What begins with it names an uploaded text, and nothing else does.
+    assert status == (422 if source.startswith("dataset:") else 201)
+
+
 def test_a_text_that_is_too_short_for_a_job_is_refused(
     client: TestClient, body: dict[str, Any]
 ) -> None:
