@@ -39,6 +39,7 @@ from api.routes import (
 from api.safety import require_keys, require_sources
 from api.sender import Sender
 from api.stopping import when_told_to_stop
+from api.upload import remove_left_overs
 from api.watch import Watcher
 from jobs.audit import AuditStore
 from jobs.collector import Collector
@@ -117,6 +118,7 @@ def _lifespan(settings: Settings, measured: Metrics, traces: Traces) -> Lifespan
         engine = connect(settings)
         services = _services(settings, engine, measured)
         require_keys(settings, services.keys)
+        remove_left_overs(services.uploads.scratch)
         keep = timedelta(days=settings.keep_deliveries_days)
         sender = Sender(DeliveryQueue(engine), services.outbound, keep)
         watcher = services.watcher

@@ -15,11 +15,11 @@ _VALUES = {
 }
 _NAMES = {"drain_worker": "gpu-1"}
 _FILE = "model.safetensors"
-_MORE = {
-    "stream_events": " -N",
-    "download_artifact": " -O",
-    "download_dataset": " -o text.txt",
-    "download_archive": " | tar -x",
+_OPTIONS = {
+    "stream_events": "-N ",
+    "download_artifact": "-O ",
+    "download_dataset": "-o text.txt ",
+    "download_archive": "-o job.tar ",
 }
 """By operation, what a person adds."""
 
@@ -33,16 +33,12 @@ def curl_example(method: str, path: str, operation: dict[str, Any]) -> str:
             path = path.replace(f"{{{parameter['name']}}}", value)
         elif parameter["in"] == "query" and parameter.get("required"):
             path += f"?{parameter['name']}={value}"
-    verb = "" if method == "get" else f" -X {method.upper()}"
-    lines = [f'curl -s{verb} "$BONSAI_URL{path}"']
+    verb = "" if method == "get" else f"-X {method.upper()} "
+    lines = [f'curl -s {_OPTIONS.get(name, "")}{verb}"$BONSAI_URL{path}"']
     if operation.get("security"):
         lines.append('-H "Authorization: Bearer $BONSAI_API_KEY"')
     lines += _body(operation.get("requestBody", {}).get("content", {}))
-    more = _MORE.get(name, "")
-    if more.startswith(" -"):
-        lines[0] = lines[0].replace("curl -s", f"curl -s{more}")
-        more = ""
-    return " \\\n    ".join(lines) + more
+    return " \\\n    ".join(lines)
 
 
 def _body(content: dict[str, Any]) -> list[str]:

@@ -12,7 +12,6 @@ from pydantic import ConfigDict, Field
 from api.wire import Wire as _Wire
 from jobs import log_lines, records, store, webhooks
 from jobs.collector import Expiry, Why
-from jobs.dataset_text import DatasetType
 from jobs.deliveries import DeliveryState, WebhookEvent, state_of
 from jobs.devices import DeviceKind
 from jobs.keys import KeyAccount
@@ -21,7 +20,6 @@ from jobs.queue import Place
 from jobs.request import JobRequest, Target
 from jobs.roles import Role
 from jobs.schedule import Priority, WaitingReason
-from jobs.sources import DATASET
 from jobs.states import JobState
 from jobs.tokens import Token
 from jobs.workers import Presence, WorkerAccount
@@ -267,141 +265,6 @@ class BatchPage(_Wire):
         """The page of some rows."""
         items = [BatchSummary.of(row, counts) for row, counts in page.items]
         return cls(items=items, next_cursor=page.next_cursor)
-
-
-class Round(_Wire):
-    """What one round of a job did."""
-
-    number: int
-    """From 1."""
-
-    started_at: datetime
-    finished_at: datetime | None
-    """Null: it goes on, or was interrupted and will."""
-
-    masks: int | None
-    """Sub-models that it tries; null: not chosen yet."""
-
-    masks_evaluated: int
-    mask_seconds: float
-    """That these took together."""
-
-    seconds: float | None
-    """From its start to its end, in the attempt that has finished it; null: it has not ended."""
-
-    sparsity: float | None
-    """Share of the non-embedding parameters removed at its end, or planned to be; null: it has not
-    ended."""
-
-    perplexity: float | None
-    """With them absent, on the given text among the sequences of trials."""
-
-    cut: bool | None
-    """Whether they went; a plan is replaced by that of the next round."""
-
-    removed: dict[str, int] | None
-    """Units that went, or are planned to go, by gate."""
-
-    @classmethod
-    def of(cls, account: store.RoundAccount) -> Self:
-        """The round of a row."""
-        row = account.round
-        record = row.record or {}
-        removed = record.get("removed")
-        return cls(
-            number=row.number,
-            started_at=row.started_at,
-            finished_at=row.finished_at,
-            masks=account.masks,
-            masks_evaluated=account.evaluated,
-            mask_seconds=account.mask_seconds,
-            seconds=account.seconds,
-            sparsity=record.get("sparsity"),
-            perplexity=record.get("perplexity"),
-            cut=record.get("cut"),
-            removed=removed and {gate: len(units) for gate, units in removed.items()},
-        )
-
-
-class RoundPage(_Wire):
-    """All rounds of a job that were begun, the first one first."""
-
-    items: list[Round]
-    next_cursor: None = None
-    """Always null: a job has few rounds."""
-
-
-class QueuedJob(_Wire):
-    """A job in the queue; its own page says more."""
-
-    id: UUID
-    name: str | None
-    owner: str
-    priority: Priority
-    state: JobState
-    model: str
-    target: Target
-    queued_at: datetime
-    """When it last came to the queue."""
-
-    position: int | None
-    """Among the jobs of all owners, from 1; null: it waits for a reason, or runs."""
-
-    waiting_reason: WaitingReason | None
-    worker: str | None
-    """That has it; null: none has."""
-
-    seconds_left: float | None
-    """Of a job that runs, where that is estimated."""
-
-    links: JobLinks
-
-    @classmethod
-    def of(cls, row: records.Job, place: Place | None = None, worker: str | None = None) -> Self:
-        """The job of a row, where it stands, or who has it."""
-        job = Job.of(row, place)
-        return cls(
-            id=job.id,
-            name=job.name,
-            owner=job.owner,
-            priority=job.priority,
-            state=job.state,
-            model=job.request.model.source,
-            target=job.request.target,
-            queued_at=row.queued_at,
-            position=job.position,
-            waiting_reason=job.waiting_reason,
-            worker=worker,
-            seconds_left=job.progress.seconds_left,
-            links=job.links,
-        )
-
-
-class Queue(_Wire):
-    """What runs and what waits. Of other owners' jobs only the numbers are told."""
-
-    running: list[QueuedJob]
-    """That a worker has, the one that has run for longest first."""
-
-    waiting: list[QueuedJob]
-    """In the order in which they would be taken; those that wait for a reason come last."""
-
-    ready: int
-    """Jobs of all owners that a free worker would take."""
-
-    held: dict[WaitingReason, int]
-    """Jobs of all owners that wait for a reason, by it."""
-
-    @classmethod
-    def of(cls, queue: store.Queue) -> Self:
-        """The queue as it was read."""
-        counts = {each.reason: each.jobs for each in queue.lengths}
-        return cls(
-            running=[QueuedJob.of(job, worker=worker) for job, worker in queue.running],
-            waiting=[QueuedJob.of(job, place) for job, place in queue.waiting],
-            ready=counts.pop(None, 0),
-            held={reason: count for reason, count in counts.items() if reason is not None},
-        )
 
 
 def _in_batch(job: Job) -> BatchJob:
@@ -729,64 +592,6 @@ class Expiries(_Wire):
         """The list of some."""
         items = [ExpiryItem.model_validate(expiry) for expiry in found]
         return cls(items=items, size_bytes=sum(item.size_bytes for item in items if item.is_due))
-
-
-class DatasetLinks(_Wire):
-    """Where the data set is; paths of this service."""
-
-    self: str
-    """The data set (GET, DELETE)."""
-
-    content: str
-    """Its text (GET, HEAD); Range and If-Range work."""
-
-
-class Dataset(_Wire):
-    """An uploaded text. What it holds never changes."""
-
-    id: UUID
-    """Made of owner, type and content: the same upload has the same id."""
-
-    source: str
-    """What a job says as `calibration.source` to use it."""
-
-    owner: str
-    """Whose jobs may use it."""
-
-    name: str | None
-    media_type: DatasetType
-    size_bytes: int
-    lines: int
-    sha256: str
-    """Of the text, in hexadecimal digits."""
-
-    created_at: datetime
-    links: DatasetLinks
-
-    @classmethod
-    def of(cls, row: records.Dataset) -> Self:
-        """The data set of a row."""
-        path = dataset_path(row.id)
-        return cls(
-            id=row.id,
-            source=f"{DATASET}{row.id}",
-            owner=row.owner,
-            name=row.name,
-            media_type=DatasetType(row.media_type),
-            size_bytes=row.size_bytes,
-            lines=row.lines,
-            sha256=row.sha256,
-            created_at=row.created_at,
-            links=DatasetLinks(self=path, content=f"{path}/content"),
-        )
-
-
-class DatasetPage(_Wire):
-    """Some data sets, newest first."""
-
-    items: list[Dataset]
-    next_cursor: str | None
-    """Pass it as `cursor` for those that follow; null on the last page."""
 
 
 class WebhookLinks(_Wire):
@@ -1117,11 +922,6 @@ def job_path(job_id: UUID) -> str:
 def webhook_path(webhook_id: UUID) -> str:
     """The path of a webhook."""
     return f"/v1/webhooks/{webhook_id}"
-
-
-def dataset_path(dataset_id: UUID) -> str:
-    """The path of a data set."""
-    return f"/v1/datasets/{dataset_id}"
 
 
 def artifact_path(job_id: UUID, name: str) -> str:

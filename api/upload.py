@@ -6,7 +6,9 @@ Nothing of it is kept in memory, and nothing of one that is refused or cut off o
 import base64
 import hashlib
 import re
+import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,6 +36,18 @@ _TYPES = {
 _DIGEST = re.compile(r"(?:^|[\s,])sha-256=:([A-Za-z0-9+/]{43}=):")
 
 
+_PREFIX = "upload-"
+_LAST_SECONDS = 24 * 3600
+
+
+def remove_left_overs(scratch: Path) -> None:
+    """Remove what uploads have left that were on their way when the service was killed, a day ago
+    or longer: others may be another process's."""
+    for folder in scratch.glob(f"{_PREFIX}*"):
+        if time.time() - folder.stat().st_mtime > _LAST_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 @asynccontextmanager
 async def received(request: Request, scratch: Path, most: int) -> AsyncIterator[Upload]:
     """The body of a request as a file, which goes when the context ends.
@@ -51,7 +65,7 @@ async def received(request: Request, scratch: Path, most: int) -> AsyncIterator[
         raise _too_large(most)
     wanted = _wanted_digest(request)
     await run_in_threadpool(scratch.mkdir, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="upload-") as folder:
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=_PREFIX) as folder:
         path = Path(folder) / "text"
         with path.open("wb") as file:
             text, size, digest = await _written(request, file, media_type, most)

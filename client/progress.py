@@ -101,12 +101,11 @@ class JobBars:
         )
 
 
-class JobLines:
-    """A line whenever the state, the stage or the round is another one."""
+class _Printing:
+    """What needs no beginning and no end."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._last: tuple[object, ...] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -118,6 +117,12 @@ class JobLines:
         trace: TracebackType | None,
     ) -> None:
         pass
+
+
+class JobLines(_Printing):
+    """A line whenever the state, the stage or the round is another one."""
+
+    _last: tuple[object, ...] = ()
 
     def show(self, job: Job) -> None:
         """See `JobDisplay.show`."""
@@ -127,22 +132,8 @@ class JobLines:
             self._last = now
 
 
-class JobJson:
+class JobJson(_Printing):
     """The whole job as a line of JSON, whenever anything has changed."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
 
     def show(self, job: Job) -> None:
         """See `JobDisplay.show`."""

@@ -31,22 +31,37 @@ from client.responses import (
 SHORT_ID = 8
 """Characters of an id in a list: enough to name a job among very many."""
 
-
 _WHOLE = {"ID", "JOB", "STATE", "ROLE", "KEY", "MASKS", "MB"}
 """Columns that are never broken into lines: ids are copied from them, the others are short."""
 
+_WIDTHS = {"ID": SHORT_ID, "STATE": 10, "PROGRESS": 14, "SPARSITY": 9, "AGE": 6, "PRIORITY": 8}
+"""Characters that a column keeps where others give way."""
+
 
 def _listing(*headings: str, title: str | None = None) -> Table:
-    """A line for each thing; in a narrow terminal, what is long goes on below."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title=title)
+    """A line for each thing. What has a `*` takes what room the others leave, and is cut where that
+    is too little; where nothing has one, what is long goes on below."""
+    gives_way = any(heading.endswith("*") for heading in headings)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        title=title,
+        expand=gives_way,
+    )
     for heading in headings:
-        table.add_column(heading, overflow="fold", no_wrap=heading in _WHOLE)
+        name = heading.rstrip("*")
+        if name != heading:
+            table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1)
+        else:
+            whole, least = gives_way or name in _WHOLE, _WIDTHS.get(name) if gives_way else None
+            table.add_column(name, no_wrap=whole, overflow="fold", min_width=least)
     return table
 
 
 def jobs_table(jobs: Iterable[Job]) -> Table:
     """One line for each job; the names give way where there is no room."""
-    table = _lines("ID", "NAME*", "STATE", "PROGRESS", "SPARSITY", "MODEL*", "AGE")
+    table = _listing("ID", "NAME*", "STATE", "PROGRESS", "SPARSITY", "MODEL*", "AGE")
     for job in jobs:
         table.add_row(
             job.id[:SHORT_ID],
@@ -58,23 +73,6 @@ def jobs_table(jobs: Iterable[Job]) -> Table:
             _age(job.created_at),
         )
     return table
-
-
-def _lines(*headings: str) -> Table:
-    """A table with one line for each thing; what has a `*` takes what room the others leave, and is
-    cut where that is too little."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), expand=True)
-    for heading in headings:
-        name = heading.rstrip("*")
-        if name == heading:
-            table.add_column(name, no_wrap=True, overflow="fold", min_width=_WIDTHS.get(name))
-        else:
-            table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1)
-    return table
-
-
-_WIDTHS = {"ID": SHORT_ID, "STATE": 10, "PROGRESS": 14, "SPARSITY": 9, "AGE": 6, "PRIORITY": 8}
-"""Characters that a column keeps."""
 
 
 def _briefly(job: Job) -> str:
@@ -113,7 +111,7 @@ def _grid(facts: Iterable[tuple[str, str]]) -> Table:
 
 def queue_table(jobs: Iterable[QueuedJob]) -> Table:
     """One line for each job that runs or waits; the names give way where there is no room."""
-    table = _lines("PLACE", "ID", "NAME*", "OWNER*", "PRIORITY", "MODEL*", "AGE")
+    table = _listing("PLACE", "ID", "NAME*", "OWNER*", "PRIORITY", "MODEL*", "AGE")
     for job in jobs:
         place = f"#{job.position}" if job.position else job.waiting_reason or ""
         table.add_row(
@@ -329,7 +327,7 @@ def datasets_table(datasets: Iterable[Dataset]) -> Table:
 
 def batches_table(batches: Iterable[BatchSummary]) -> Table:
     """One line for each batch; names and states give way where there is no room."""
-    table = _lines("ID", "NAME*", "JOBS*", "AGE")
+    table = _listing("ID", "NAME*", "JOBS*", "AGE")
     for batch in batches:
         states = ", ".join(f"{count} {state}" for state, count in batch.counts.items())
         table.add_row(batch.id, batch.name or "", states, _age(batch.created_at))

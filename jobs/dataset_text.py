@@ -7,7 +7,7 @@ from enum import StrEnum
 from jobs.errors import InvalidDatasetError
 
 LONGEST_LINE = 16 << 20
-"""Bytes of a line of JSONL, each of which is parsed at once."""
+"""Characters of a line of JSONL, each of which is parsed at once."""
 
 
 class DatasetType(StrEnum):
@@ -31,24 +31,21 @@ class DatasetText:
     def __init__(self, media_type: DatasetType) -> None:
         self._is_jsonl = media_type is DatasetType.JSONL
         self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self._line: list[str] = []
-        self._length = 0
+        self._row: list[str] = []
+        """The parts of a row of JSONL that has not ended yet."""
         self._has_words = False
+        self._line_is_open = False
         self.lines = 0
         """That have ended so far."""
 
     def add(self, piece: bytes) -> None:
         """Look at the next piece."""
-        *ended, rest = self._decoded(piece).split("\n")
-        for part in ended:
-            self._add(part)
-            self._end_line()
-        self._add(rest)
+        self._take(self._decoded(piece))
 
     def end(self) -> None:
         """No more comes."""
-        self._add(self._decoded(b"", final=True))
-        if self._length:
+        self._take(self._decoded(b"", final=True))
+        if self._line_is_open:
             self._end_line()
         if not self._has_words:
             raise InvalidDatasetError(None, "the text is empty", "send some text")
@@ -63,23 +60,33 @@ class DatasetText:
                 line, f"{seen!r} is not UTF-8 ({error.reason})", "send UTF-8 text"
             ) from error
 
-    def _add(self, part: str) -> None:
-        self._length += len(part)
-        self._has_words = self._has_words or not (self._is_jsonl or part.isspace() or not part)
-        if not self._is_jsonl:
+    def _take(self, text: str) -> None:
+        if not text:
             return
-        if self._length > LONGEST_LINE:
+        self._line_is_open = not text.endswith("\n")
+        if not self._is_jsonl:
+            self.lines += text.count("\n")
+            self._has_words = self._has_words or not text.isspace()
+            return
+        *ended, rest = text.split("\n")
+        for part in ended:
+            self._keep(part)
+            self._end_line()
+        self._keep(rest)
+
+    def _keep(self, part: str) -> None:
+        self._row.append(part)
+        if sum(map(len, self._row)) > LONGEST_LINE:
             raise InvalidDatasetError(
                 self.lines + 1,
                 f"is longer than {LONGEST_LINE} characters",
                 "give each text a line of its own",
             )
-        self._line.append(part)
 
     def _end_line(self) -> None:
         self.lines += 1
-        self._length = 0
-        line, self._line = "".join(self._line), []
+        line = "".join(self._row)
+        self._row.clear()
         if not line.strip():
             return
         try:
@@ -94,4 +101,4 @@ class DatasetText:
                 f"{line[:60]!r} is not an object with a text",
                 'send lines such as {"text": "..."}',
             )
-        self._has_words = self._has_words or not (row["text"].isspace() or not row["text"])
+        self._has_words = self._has_words or bool(row["text"].strip())

@@ -5,13 +5,13 @@ under the same id when it was deleted. A row is there before its file, and is se
 what is left of uploads that died is collected (`jobs.dead_uploads`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4, uuid5
 
-from sqlalchemy import Engine, Select, func, select, tuple_, update
+from sqlalchemy import Engine, Select, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -19,12 +19,12 @@ from bonsai_core.config import PruneRequest
 from bonsai_core.errors import InvalidCalibrationError
 from jobs.artifacts import ArtifactStore, StoredFile
 from jobs.audit import record
-from jobs.cursors import cursor_of, job_place
 from jobs.dataset_text import DatasetType
-from jobs.errors import DamagedFileError, DatasetInUseError, DatasetNotFoundError, WrongOwnerError
+from jobs.errors import DamagedFileError, DatasetInUseError, DatasetNotFoundError
+from jobs.pages import Page, newest_first
 from jobs.quota import require_disk
 from jobs.records import Dataset, Job
-from jobs.request import JobRequest
+from jobs.request import JobRequest, owner_for
 from jobs.roles import OnBehalf
 from jobs.sources import DATASET
 
@@ -46,14 +46,6 @@ class Upload:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetPage:
-    """Some data sets, newest first, and the cursor of those that follow."""
-
-    items: Sequence[Dataset]
-    next_cursor: str | None
-
-
 class DatasetStore(OnBehalf):
     """Data sets as clients see them. Those methods that take an id raise DatasetNotFoundError where
     there is none."""
@@ -67,10 +59,7 @@ class DatasetStore(OnBehalf):
 
     def owner_of(self, named: str | None) -> str:
         """Whose an upload is; WrongOwnerError where the caller may not upload for the one named."""
-        own = self._caller.owner if self._caller else "default"
-        if named is not None and not self._sees(named):
-            raise WrongOwnerError(named, own)
-        return own if named is None else named
+        return owner_for(named, self._caller)
 
     def add(self, upload: Upload, *, name: str | None, owner: str) -> tuple[Dataset, bool]:
         """Keep an upload; True: its content was there before, and stays as it is.
@@ -80,6 +69,7 @@ class DatasetStore(OnBehalf):
         """
         dataset_id = _id_of(owner, upload)
         folder = f"datasets/{uuid4()}"
+        key = f"{folder}/text{upload.media_type.suffix}"
         if (known := self._known(dataset_id)) is not None:
             return known, True
         with Session(self._engine) as session, session.begin():
@@ -94,12 +84,12 @@ class DatasetStore(OnBehalf):
                     size_bytes=upload.size_bytes,
                     lines=upload.lines,
                     sha256=upload.sha256,
-                    key=f"{folder}/text{upload.media_type.suffix}",
+                    key=key,
                 )
                 .on_conflict_do_nothing()
             )
         # Outside of any transaction: it may take minutes.
-        stored = self._files.put(f"{folder}/text{upload.media_type.suffix}", upload.path)
+        stored = self._files.put(key, upload.path)
         if (won := self._finish(dataset_id, stored)) is None:
             self._files.delete(folder)
             return self.add(upload, name=name, owner=owner)
@@ -110,18 +100,10 @@ class DatasetStore(OnBehalf):
         with Session(self._engine) as session:
             require_dataset(session, request)
 
-    def list(self, *, limit: int, cursor: str | None = None) -> DatasetPage:
+    def list(self, *, limit: int, cursor: str | None = None) -> Page[Dataset]:
         """Up to `limit` of them, newest first; InvalidCursorError for a foreign cursor."""
-        query = self._seen().order_by(Dataset.created_at.desc(), Dataset.id.desc())
-        if cursor is not None:
-            place = tuple_(*job_place(cursor))
-            query = query.where(tuple_(Dataset.created_at, Dataset.id) < place)
         with Session(self._engine) as session:
-            rows = session.scalars(query.limit(limit + 1)).all()
-        last = rows[limit - 1] if len(rows) > limit else None
-        return DatasetPage(
-            rows[:limit], cursor_of([last.created_at.isoformat(), str(last.id)]) if last else None
-        )
+            return newest_first(session, Dataset, self._seen(), limit, cursor)
 
     def show(self, dataset_id: UUID) -> Dataset:
         """One data set."""

@@ -22,6 +22,7 @@ from jobs.sources import Sources
 
 Label = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9._/-]+$")]
 Owner = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9._-]+$")]
+DEFAULT_OWNER = "default"
 LabelValue = Annotated[str, Field(max_length=255)]
 
 MOST_METADATA = 16_384
@@ -70,7 +71,7 @@ class JobRequest(PruneRequest):
     metadata: Metadata = Field(default_factory=dict)
     """Anything as JSON, up to 16 KiB, that nobody here reads: links, commits, tickets."""
 
-    owner: Owner = "default"
+    owner: Owner = DEFAULT_OWNER
     """Whom the job counts for: between owners the devices are shared out fairly. Left out, the
     owner of the key that it is submitted with; viewers and submitters may name no other."""
 
@@ -132,13 +133,18 @@ def owner_of(request: OwnedRequest, caller: Caller | None, field: str = "owner")
     Raises:
         WrongOwnerError: as `owned`.
     """
-    if caller is None:
-        return request.owner
-    if "owner" not in request.model_fields_set:
-        return caller.owner
-    if not caller.sees(request.owner):
-        raise WrongOwnerError(request.owner, caller.owner, field)
-    return request.owner
+    named = request.owner if "owner" in request.model_fields_set else None
+    return owner_for(named, caller, field)
+
+
+def owner_for(named: str | None, caller: Caller | None, field: str = "owner") -> str:
+    """As `owner_of`, for the owner that is named, if any is."""
+    own = DEFAULT_OWNER if caller is None else caller.owner
+    if named is None:
+        return own
+    if caller is not None and not caller.sees(named):
+        raise WrongOwnerError(named, own, field)
+    return named
 
 
 def _estimated(request: JobRequest, config: dict[str, Any]) -> DeviceNeeds:

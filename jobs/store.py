@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Engine, Select, func, select, tuple_
+from sqlalchemy import Engine, Select, func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from jobs.audit import record
 from jobs.batch import BatchRequest
-from jobs.cursors import cursor_of, job_place, number_place
+from jobs.cursors import cursor_of, number_place
 from jobs.datasets import require_dataset
 from jobs.errors import (
     ArtifactNotFoundError,
@@ -33,11 +33,13 @@ from jobs.ledger import inherit
 from jobs.listing import JobFilter, JobSort, in_order, next_cursor
 from jobs.moves import move, tell
 from jobs.origin import current_origin
+from jobs.pages import newest_first
 from jobs.queue import Fit, Place, Waiting, fits, lengths, places, standing
 from jobs.quota import require_disk
-from jobs.records import Artifact, Attempt, Batch, Evaluation, Event, Job, LogLine, Round
+from jobs.records import Artifact, Attempt, Batch, Evaluation, Event, Job, LogLine
 from jobs.request import JobRequest, owned
 from jobs.roles import OnBehalf
+from jobs.rounds import RoundAccount, accounts
 from jobs.schedule import AtClose
 from jobs.schema import require_schema
 from jobs.speeds import Sample, samples
@@ -110,24 +112,6 @@ class Rehearsal:
 
 
 @dataclass(frozen=True, slots=True)
-class RoundAccount:
-    """A round, and what was measured in it.
-
-    Attributes:
-        masks: that it tries; None: not chosen yet.
-        evaluated: of them, so far.
-        mask_seconds: that these took together.
-        seconds: from its start to its end, in the attempt that has finished it.
-    """
-
-    round: Round
-    masks: int | None
-    evaluated: int
-    mask_seconds: float
-    seconds: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class Queue:
     """What runs and what waits.
 
@@ -137,7 +121,7 @@ class Queue:
         lengths: all that waits, by reason.
     """
 
-    running: Sequence[tuple[Job, str | None]]
+    running: Sequence[tuple[Job, str]]
     waiting: Sequence[tuple[Job, Place]]
     lengths: Sequence[Waiting]
 
@@ -364,17 +348,10 @@ class JobStore(OnBehalf):
             InvalidCursorError: `cursor` was not made by this method.
         """
         of_caller = self._jobs().where(Job.batch_id == Batch.id).exists()
-        query = select(Batch).where(of_caller).order_by(Batch.created_at.desc(), Batch.id.desc())
-        if cursor is not None:
-            query = query.where(tuple_(Batch.created_at, Batch.id) < tuple_(*job_place(cursor)))
         with Session(self._engine) as session:
-            rows = session.scalars(query.limit(limit + 1)).all()
-            counts = self._counts(session, [row.id for row in rows[:limit]])
-        last = rows[limit - 1] if len(rows) > limit else None
-        return BatchPage(
-            [(row, counts[row.id]) for row in rows[:limit]],
-            cursor_of([last.created_at.isoformat(), str(last.id)]) if last else None,
-        )
+            page = newest_first(session, Batch, select(Batch).where(of_caller), limit, cursor)
+            counts = self._counts(session, [row.id for row in page.items])
+        return BatchPage([(row, counts[row.id]) for row in page.items], page.next_cursor)
 
     def _counts(
         self, session: Session, batch_ids: Sequence[UUID]
@@ -508,54 +485,27 @@ class JobStore(OnBehalf):
     def rounds(self, job_id: UUID) -> Sequence[RoundAccount]:
         """What each round of a job did, the first one first; JobNotFoundError when there is no such
         job."""
-        counted = (
-            select(Evaluation.round, func.count(), func.sum(Evaluation.seconds))
-            .where(Evaluation.job_id == job_id)
-            .group_by(Evaluation.round)
-        )
-        told = select(Event).where(
-            Event.job_id == job_id, Event.type.in_(("round_started", "round_finished"))
-        )
-        begun = select(Round).where(Round.job_id == job_id).order_by(Round.number)
         with Session(self._engine) as session:
             self._existing(session, job_id)
-            masks = {
-                number: (count, seconds) for number, count, seconds in session.execute(counted)
-            }
-            said: dict[tuple[str, int], Mapping[str, Any]] = {}
-            # Of a round that was begun again, what was said last.
-            for event in session.scalars(told.order_by(Event.sequence)):
-                said[event.type, event.data["round"]] = event.data
-            return [
-                RoundAccount(
-                    round=row,
-                    masks=said.get(("round_started", row.number), {}).get("masks"),
-                    evaluated=masks.get(row.number, (0, 0.0))[0],
-                    mask_seconds=masks.get(row.number, (0, 0.0))[1],
-                    seconds=said.get(("round_finished", row.number), {}).get("seconds"),
-                )
-                for row in session.scalars(begun)
-            ]
+            return accounts(session, job_id)
 
     def queue(self, *, limit: int) -> Queue:
         """What runs, and the first jobs that wait, in the order in which they would be taken."""
-        running = self._jobs().where(Job.state.in_(WITHOUT_WORKER)).order_by(Job.started_at, Job.id)
+        held = (
+            self._jobs()
+            .add_columns(Attempt.worker)
+            .join(Attempt, Attempt.fencing_token == Job.fencing_token)
+            .where(Job.state.in_(WITHOUT_WORKER))
+            .order_by(Job.started_at, Job.id)
+        )
         with Session(self._engine) as session:
             found = standing(session, self._fairness, self._only_owner, limit)
-            rows = session.scalars(self._jobs().where(Job.id.in_(found)))
-            by_id = {job.id: job for job in rows}
-            held = select(Attempt.fencing_token, Attempt.worker).where(
-                Attempt.fencing_token.in_(select(Job.fencing_token))
-            )
-            workers = {row.fencing_token: row.worker for row in session.execute(held)}
+            jobs = {job.id: job for job in session.scalars(self._jobs().where(Job.id.in_(found)))}
             return Queue(
-                running=[
-                    (job, workers.get(job.fencing_token or 0))
-                    for job in session.scalars(running.limit(limit))
-                ],
-                # A job that was taken since has left the queue.
+                running=[(job, worker) for job, worker in session.execute(held.limit(limit))],
+                # A job that is gone since has left the queue.
                 waiting=[
-                    (by_id[job_id], place) for job_id, place in found.items() if job_id in by_id
+                    (jobs[job_id], place) for job_id, place in found.items() if job_id in jobs
                 ],
                 lengths=lengths(session, self._fairness),
             )

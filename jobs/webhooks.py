@@ -5,20 +5,18 @@ How deliveries come into being and are sent is in `jobs.deliveries`.
 
 import base64
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from sqlalchemy import Engine, Select, func, select, tuple_
+from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from jobs.audit import record
-from jobs.cursors import cursor_of, job_place
 from jobs.deliveries import PING, SHARED, WebhookEvent
 from jobs.errors import DeliveryNotFoundError, WebhookDisabledError, WebhookNotFoundError
+from jobs.pages import Page, newest_first
 from jobs.records import Delivery, Webhook
 from jobs.request import Owner, owner_of
 from jobs.roles import OnBehalf
@@ -29,8 +27,6 @@ GRACE = timedelta(hours=24)
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what each begins with
 _SECRET_BYTES = 30
 _SHOWN = 4
-
-Row = TypeVar("Row", Webhook, Delivery)
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Url = Annotated[str, Field(min_length=1, max_length=2000)]
@@ -79,14 +75,6 @@ class WebhookChange(BaseModel):
     and failures are counted anew."""
 
 
-@dataclass(frozen=True, slots=True)
-class Page(Generic[Row]):
-    """Some rows, newest first, and the cursor of those that follow."""
-
-    items: Sequence[Row]
-    next_cursor: str | None
-
-
 class WebhookStore(OnBehalf):
     """Webhooks as clients see them. Each public method is one transaction.
 
@@ -114,7 +102,7 @@ class WebhookStore(OnBehalf):
         if self._only_owner is not None:
             query = query.where(Webhook.owner == self._only_owner)
         with Session(self._engine) as session:
-            return _page(session, Webhook, query, limit, cursor)
+            return newest_first(session, Webhook, query, limit, cursor)
 
     def show(self, webhook_id: UUID) -> Webhook:
         """One webhook."""
@@ -181,7 +169,7 @@ class WebhookStore(OnBehalf):
         query = select(Delivery).where(Delivery.webhook_id == webhook_id)
         with Session(self._engine) as session:
             self._existing(session, webhook_id)
-            return _page(session, Delivery, query, limit, cursor)
+            return newest_first(session, Delivery, query, limit, cursor)
 
     def delivery(self, webhook_id: UUID, delivery_id: UUID) -> Delivery:
         """One delivery of a webhook; DeliveryNotFoundError when there is none."""
@@ -236,16 +224,3 @@ def _new_secret() -> str:
 def _require_enabled(webhook: Webhook) -> None:
     if not webhook.enabled:
         raise WebhookDisabledError(webhook.id, webhook.disabled_reason)
-
-
-def _page(
-    session: Session, table: type[Row], query: Select[Any], limit: int, cursor: str | None
-) -> Page[Row]:
-    query = query.order_by(table.created_at.desc(), table.id.desc()).limit(limit + 1)
-    if cursor is not None:
-        query = query.where(tuple_(table.created_at, table.id) < tuple_(*job_place(cursor)))
-    rows = session.scalars(query).all()
-    last = rows[limit - 1] if len(rows) > limit else None
-    return Page(
-        rows[:limit], cursor_of([last.created_at.isoformat(), str(last.id)]) if last else None
-    )

@@ -1,8 +1,6 @@
 """The files of a succeeded job: which there are, each whole or in ranges, and links to them."""
 
-import base64
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import PurePosixPath
 from typing import Annotated
 from uuid import UUID
@@ -15,8 +13,9 @@ from api.dependencies import Artifacts, Store
 from api.openapi import problems
 from api.problems import NO_LINKS, ProblemError
 from api.published import require_stored
-from api.ranges import Content, answer, ranged
+from api.ranges import answer, ranged, stored_content
 from api.schemas import ArtifactLink, ArtifactPage, artifact_path
+from jobs.artifacts import StoredFile
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/artifacts", tags=["artifacts"])
 
@@ -88,13 +87,10 @@ def download(
     """
     artifact = store.artifact(job_id, name)
     require_stored(artifact, artifacts, store)
-    digest = base64.b64encode(bytes.fromhex(artifact.sha256)).decode()
-    content = Content(
-        size_bytes=artifact.size_bytes,
-        tag=artifact.sha256,
+    content = stored_content(
+        artifacts,
+        StoredFile(artifact.key, artifact.size_bytes, artifact.sha256),
         file_name=PurePosixPath(artifact.name).name,
         media_type=artifact.content_type,
-        pieces=partial(artifacts.read, artifact.key),
-        headers={"Repr-Digest": f"sha-256=:{digest}:"},
     )
     return answer(request, content)

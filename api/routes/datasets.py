@@ -1,7 +1,5 @@
 """Uploaded texts to calibrate and to evaluate on: upload, list, read and delete them."""
 
-import base64
-from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -9,13 +7,14 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from api.access import Submitter, Viewer
+from api.datasets import Dataset, DatasetPage, dataset_path
 from api.dependencies import Artifacts, Datasets, Uploads
 from api.openapi import problems
 from api.problems import ARTIFACT_GONE, ProblemError
-from api.ranges import Content, answer, ranged
+from api.ranges import answer, ranged, stored_content
 from api.routes.jobs import Cursor, Limit
-from api.schemas import Dataset, DatasetPage, dataset_path
 from api.upload import received
+from jobs.artifacts import StoredFile
 from jobs.dataset_text import DatasetType
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
@@ -134,14 +133,11 @@ def content(
     if size != row.size_bytes:
         detail = f"data set {row.id} was uploaded, but its file is gone or cut; upload it again"
         raise ProblemError(ARTIFACT_GONE, detail)
-    digest = base64.b64encode(bytes.fromhex(row.sha256)).decode()
-    text = Content(
-        size_bytes=row.size_bytes,
-        tag=row.sha256,
+    text = stored_content(
+        files,
+        StoredFile(row.key, row.size_bytes, row.sha256),
         file_name=f"{row.id}{DatasetType(row.media_type).suffix}",
         media_type=row.media_type,
-        pieces=partial(files.read, row.key),
-        headers={"Repr-Digest": f"sha-256=:{digest}:", "X-Content-Type-Options": "nosniff"},
     )
     return answer(request, text)
 

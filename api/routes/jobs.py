@@ -16,7 +16,8 @@ from api.estimates import Estimate
 from api.filters import JobQuery
 from api.idempotency import REPLAYED, REPLAYED_HEADER, IdempotencyKey
 from api.openapi import problems
-from api.schemas import Attempt, AttemptPage, Job, JobPage, Round, RoundPage, job_path
+from api.rounds import Round, RoundPage
+from api.schemas import Attempt, AttemptPage, Job, JobPage, job_path
 from api.validation import require_storable, unreadable
 from api.watch import Wait
 from jobs import records

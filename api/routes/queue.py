@@ -5,8 +5,8 @@ from fastapi import APIRouter
 from api.access import Viewer
 from api.dependencies import Store
 from api.openapi import problems
+from api.queue import Queue
 from api.routes.jobs import Limit
-from api.schemas import Queue
 
 router = APIRouter(prefix="/v1/queue", tags=["queue"])
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -213,6 +214,19 @@ def test_an_upload_that_is_cut_leaves_nothing(settings: Settings, engine: Engine
         while files_of(settings) and time.monotonic() < end:
             time.sleep(0.01)
         require_nothing(settings, engine)
+
+
+def test_what_a_killed_service_had_half_is_gone_a_day_later(
+    settings: Settings, engine: Engine
+) -> None:
+    old, new = (settings.scratch_dir / f"upload-{name}" for name in ("old", "new"))
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+        (folder / "text").write_text("half a te")
+    two_days_ago = time.time() - 2 * 24 * 3600
+    os.utime(old, (two_days_ago, two_days_ago))
+    with TestClient(create_app(settings)):
+        assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_what_a_dead_upload_has_left_is_collected(
