@@ -11,7 +11,8 @@ from starlette.middleware import Middleware
 from starlette.types import Lifespan
 
 from api.authentication import Authentication
-from api.dependencies import Services, UploadLimits
+from api.body_limit import BodyLimit
+from api.dependencies import Services
 from api.handlers import install_handlers
 from api.loopback import LoopbackOnly
 from api.metrics import Metrics
@@ -100,6 +101,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             Middleware(RequestLog, durations=measured.durations, traces=traces),
             *guards,
             Middleware(Authentication, settings),
+            Middleware(
+                BodyLimit, uploads=datasets.router.prefix, largest_upload=settings.largest_dataset
+            ),
         ],
         redirect_slashes=False,
         separate_input_output_schemas=False,
@@ -118,7 +122,7 @@ def _lifespan(settings: Settings, measured: Metrics, traces: Traces) -> Lifespan
         engine = connect(settings)
         services = _services(settings, engine, measured)
         require_keys(settings, services.keys)
-        remove_left_overs(services.uploads.scratch)
+        remove_left_overs(services.scratch)
         keep = timedelta(days=settings.keep_deliveries_days)
         sender = Sender(DeliveryQueue(engine), services.outbound, keep)
         watcher = services.watcher
@@ -146,7 +150,7 @@ def _services(settings: Settings, engine: Engine, measured: Metrics) -> Services
         kept=Collector(engine, artifacts, settings.retention),
         webhooks=WebhookStore(engine),
         datasets=DatasetStore(engine, artifacts, settings.disk_per_owner),
-        uploads=UploadLimits(settings.scratch_dir, settings.largest_dataset),
+        scratch=settings.scratch_dir,
         outbound=Outbound(settings.webhook_networks, settings.webhook_timeout_seconds),
         logs=LogStore(engine),
         watcher=Watcher(store.glances),

@@ -26,14 +26,6 @@ from jobs.workers import WorkerStore
 
 
 @dataclass(frozen=True, slots=True)
-class UploadLimits:
-    """Where texts are while they come, and how many bytes they may have."""
-
-    scratch: Path
-    largest_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class Services:
     """What the application opens when it starts and closes when it ends."""
 
@@ -44,7 +36,7 @@ class Services:
     kept: Collector
     webhooks: WebhookStore
     datasets: DatasetStore
-    uploads: UploadLimits
+    scratch: Path
     outbound: Outbound
     logs: LogStore
     watcher: Watcher
@@ -110,8 +102,8 @@ async def _datasets(services: _Services, caller: _Caller) -> DatasetStore:
     return services.datasets.on_behalf_of(caller)
 
 
-async def _uploads(services: _Services) -> UploadLimits:
-    return services.uploads
+async def _scratch(services: _Services) -> Path:
+    return services.scratch
 
 
 async def _outbound(services: _Services) -> Outbound:
@@ -145,7 +137,7 @@ Workers = Annotated[WorkerStore, Depends(_workers)]
 Kept = Annotated[Collector, Depends(_kept)]
 Webhooks = Annotated[WebhookStore, Depends(_webhooks)]
 Datasets = Annotated[DatasetStore, Depends(_datasets)]
-Uploads = Annotated[UploadLimits, Depends(_uploads)]
+Scratch = Annotated[Path, Depends(_scratch)]
 WayOut = Annotated[Outbound, Depends(_outbound)]
 Logs = Annotated[LogStore, Depends(_logs)]
 Watch = Annotated[Watcher, Depends(_watcher)]

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from api.problems import (
+    CONTENT_TOO_LARGE,
     DATABASE_DOWN,
     DOMAIN,
     MALFORMED_REQUEST,
@@ -23,7 +24,10 @@ from api.request_log import request_id_of
 from api.validation import describe_invalid, describe_prune_error, field_at_fault
 from jobs.errors import JobError, PruneError
 
-_BY_STATUS = {kind.status: kind for kind in (MALFORMED_REQUEST, NOT_FOUND, METHOD_NOT_ALLOWED)}
+_BY_STATUS = {
+    kind.status: kind
+    for kind in (MALFORMED_REQUEST, NOT_FOUND, METHOD_NOT_ALLOWED, CONTENT_TOO_LARGE)
+}
 
 
 def install_handlers(app: FastAPI) -> None:

@@ -58,6 +58,8 @@ class DocumentedAPI(FastAPI):
             for method, path, operation in operations:
                 if operation.get("security"):
                     operation["responses"] |= deepcopy(_AT_THE_DOOR)
+                if "requestBody" in operation:
+                    operation["responses"]["413"] = {"description": _MEANINGS[413]}
                 _correct(operation["responses"])
                 _link(operation, [each for _, _, each in operations])
                 example = curl_example(method, path, operation)

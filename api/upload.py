@@ -1,4 +1,4 @@
-"""Takes in a text that is sent as the body of a request: checked, measured and bounded as it comes.
+"""Takes in a text that is sent as the body of a request: checked and measured as it comes.
 
 Nothing of it is kept in memory, and nothing of one that is refused or cut off on the disk.
 """
@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +19,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from api.problems import (
-    CONTENT_TOO_LARGE,
     DIGEST_MISMATCH,
     MALFORMED_REQUEST,
     UNSUPPORTED_MEDIA_TYPE,
@@ -44,31 +43,30 @@ def remove_left_overs(scratch: Path) -> None:
     """Remove what uploads have left that were on their way when the service was killed, a day ago
     or longer: others may be another process's."""
     for folder in scratch.glob(f"{_PREFIX}*"):
-        if time.time() - folder.stat().st_mtime > _LAST_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
+        # It may have gone in between.
+        with suppress(FileNotFoundError):
+            if time.time() - folder.stat().st_mtime > _LAST_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @asynccontextmanager
-async def received(request: Request, scratch: Path, most: int) -> AsyncIterator[Upload]:
+async def received(request: Request, scratch: Path) -> AsyncIterator[Upload]:
     """The body of a request as a file, which goes when the context ends.
 
     Args:
         scratch: folder for the file; made here.
-        most: bytes that it may have.
 
     Raises:
-        ProblemError: it is too long, of another type, or not what its digest says.
+        ProblemError: it is of another type, or not what its digest says.
         InvalidDatasetError: it is no text to calibrate on.
     """
     media_type = _type_of(request)
-    if int(request.headers.get("content-length", "0")) > most:
-        raise _too_large(most)
     wanted = _wanted_digest(request)
     await run_in_threadpool(scratch.mkdir, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch, prefix=_PREFIX) as folder:
         path = Path(folder) / "text"
         with path.open("wb") as file:
-            text, size, digest = await _written(request, file, media_type, most)
+            text, size, digest = await _written(request, file, media_type)
         if wanted is not None and wanted != digest:
             raise ProblemError(
                 DIGEST_MISMATCH,
@@ -79,14 +77,12 @@ async def received(request: Request, scratch: Path, most: int) -> AsyncIterator[
 
 
 async def _written(
-    request: Request, file: BinaryIO, media_type: DatasetType, most: int
+    request: Request, file: BinaryIO, media_type: DatasetType
 ) -> tuple[DatasetText, int, bytes]:
     """Writes what comes; the text, its bytes and its SHA-256."""
     text, digest = DatasetText(media_type), hashlib.sha256()
 
     def take(piece: bytes) -> int:
-        if file.tell() + len(piece) > most:
-            raise _too_large(most)
         digest.update(piece)
         text.add(piece)
         file.write(piece)
@@ -123,11 +119,3 @@ def _wanted_digest(request: Request) -> bytes | None:
         if found:
             return base64.b64decode(found[1])
     return None
-
-
-def _too_large(most: int) -> ProblemError:
-    return ProblemError(
-        CONTENT_TOO_LARGE,
-        f"a text may have {most} bytes; send a shorter one, or have the operator allow more "
-        "(BONSAI_LARGEST_DATASET)",
-    )

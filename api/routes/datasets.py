@@ -8,7 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from api.access import Submitter, Viewer
 from api.datasets import Dataset, DatasetPage, dataset_path
-from api.dependencies import Artifacts, Datasets, Uploads
+from api.dependencies import Artifacts, Datasets, Scratch
 from api.openapi import problems
 from api.problems import ARTIFACT_GONE, ProblemError
 from api.ranges import answer, ranged, stored_content
@@ -64,7 +64,7 @@ OwnerOf = Annotated[
     responses={
         200: {"description": "Its content was there before.", "model": Dataset},
         201: _CREATED,
-        **problems(400, 409, 413, 415, 422, 503),
+        **problems(400, 409, 415, 422, 503),
     },
     response_model=Dataset,
     openapi_extra={"requestBody": _BODY, "parameters": [_DIGEST]},
@@ -73,7 +73,7 @@ async def upload(
     request: Request,
     response: Response,
     datasets: Datasets,
-    uploads: Uploads,
+    scratch: Scratch,
     _: Submitter,
     name: Name = None,
     owner: OwnerOf = None,
@@ -81,7 +81,7 @@ async def upload(
     """Upload a text, for jobs to calibrate on: its `source` goes where a job says its own. It is
     checked as it comes, and named by its content: the same text again is the same data set."""
     whose = datasets.owner_of(owner)
-    async with received(request, uploads.scratch, uploads.largest_bytes) as text:
+    async with received(request, scratch) as text:
         row, known = await run_in_threadpool(datasets.add, text, name=name, owner=whose)
     if known:
         response.status_code = 200

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from api.app import create_app
+from api.body_limit import LARGEST_BODY
 from api.loopback import is_local, is_local_name
 from jobs.settings import Settings
 from jobs.store import JobStore
@@ -60,6 +62,20 @@ def test_a_page_of_another_site_changes_nothing(
             require_problem(response, 403, "remote_peer")
     assert client.get("/v1/datasets", headers=headers).status_code == 200
     assert bool(client.get("/v1/datasets").json()["items"]) is allowed
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_body_without_end_is_not_read(client: TestClient, announced: bool) -> None:
+    def pieces() -> Iterator[bytes]:
+        for _ in range(2 * LARGEST_BODY >> 20):
+            yield b" " * (1 << 20)
+
+    headers = {"Content-Type": "application/json"}
+    if announced:
+        headers["Content-Length"] = str(2 * LARGEST_BODY)
+    response = client.post("/v1/jobs", content=pieces(), headers=headers)
+    problem = require_problem(response, 413, "content_too_large")
+    assert str(LARGEST_BODY) in problem["detail"]
 
 
 def test_a_method_that_an_address_does_not_know_is_answered_with_those_it_knows(
