@@ -42,6 +42,12 @@ class UnsupportedModelError(PruneError):
     code = "unsupported_model"
 
 
+class UnsupportedExportError(PruneError):
+    """The format has no way to say what this model computes."""
+
+    code = "unsupported_export"
+
+
 class UnreachableTargetError(PruneError):
     """No plan within the layout and alignment reaches the sparsity asked for."""
 

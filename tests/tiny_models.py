@@ -97,13 +97,13 @@ def tiny_model(
         keys.head: head_dim,
     }
     config = model_class.config_class(
-        vocab_size=VOCABULARY,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=tied,
         bos_token_id=256,
         eos_token_id=257,
         pad_token_id=258,
-        **{names[0]: size for names, size in sizes.items() if names}
+        **{"vocab_size": VOCABULARY}
+        | {names[0]: size for names, size in sizes.items() if names}
         | SETTINGS[architecture]
         | settings,
     )
