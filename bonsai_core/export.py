@@ -1,4 +1,4 @@
-"""The folder of a result: weights, config, tokenizer, and `bonsai.json`: how it was made.
+"""The folder of a result: weights, config, tokenizer, card, and `bonsai.json`: how it was made.
 
 Uniform results are stock models of their family, wherever a stock config can say their sizes.
 Others keep per-layer widths in the config and load with the modelling file that lies beside the
@@ -20,13 +20,16 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
 
 from bonsai_core.config import PruneRequest
+from bonsai_core.digests import sha256_of
 from bonsai_core.errors import PruneError
 from bonsai_core.families import GateKind, Keys
 from bonsai_core.gates import Gate
 from bonsai_core.heterogeneous import save_heterogeneous
 from bonsai_core.ledger import RoundRecord
 from bonsai_core.live import stock_state
+from bonsai_core.model_card import CARD, model_card
 from bonsai_core.models import LoadedModel, embedding_parameters
+from bonsai_core.probe import probe
 from bonsai_core.quiet import quiet
 from bonsai_core.versions import versions
 
@@ -95,8 +98,9 @@ def save(
     assert saved.non_embedding_parameters == non_embedding_before - sum(
         (gate.dense_units - gate.units) * gate.price for gate in gates
     ), "the written weights differ from the plan"
-    manifest = {
+    manifest: dict[str, Any] = {
         "format": 1,
+        "architecture": _written_architecture(partial),
         "request": request.model_dump(mode="json"),
         "sparsity": saved.sparsity,
         "parameters": saved.parameters,
@@ -119,9 +123,15 @@ def save(
         },
         "utilities": {"before": dict(utilities[0]), "after": dict(utilities[1])},
         "rounds": [record.model_dump(mode="json") for record in records],
+        "probe": {
+            "mean_nll": probe(loaded.model, loaded.family, loaded.device),
+            "dtype": str(loaded.dtype).removeprefix("torch."),
+        },
         "source_sha256": loaded.digest,
         "versions": versions(),
     }
+    (partial / CARD).write_text(model_card(manifest, loaded.licence), encoding="utf-8")
+    manifest["files"] = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     if folder.exists():
         folder.rmdir()
@@ -215,6 +225,12 @@ def _experts_fit(loaded: LoadedModel, gates: Sequence[Gate]) -> bool:
     channels = {gate.units for gate in gates if gate.kind is GateKind.MLP}
     fitting = all(units * loaded.dtype.itemsize % _EXPERT_ROW == 0 for units in channels)
     return not loaded.widths.experts or fitting
+
+
+def _written_architecture(folder: Path) -> str:
+    """The class that loads what was written."""
+    config = json.loads((folder / "config.json").read_text())
+    return str(config["architectures"][0])
 
 
 def _give_ordinary_permissions(folder: Path) -> None:

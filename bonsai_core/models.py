@@ -17,15 +17,17 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from bonsai_core.config import DType, ModelSource
+from bonsai_core.digests import sha256_of
 from bonsai_core.errors import InvalidModelError, UnavailableDeviceError
 from bonsai_core.families import Family, Widths, family_of, widths_of
 from bonsai_core.live import make_live
+from bonsai_core.model_card import licence_of
 from bonsai_core.quiet import quiet
 from bonsai_core.registration import register
 from bonsai_core.streaming import Streaming
 
 # Only what a prune reads: no pickled weights, no other frameworks' files.
-_HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+_HUB_FILES = ("README.md", "*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,9 @@ class LoadedModel:
     streaming: Streaming
     digest: str
     """SHA-256 over names and contents of the files that hold config and weights."""
+
+    licence: str | None = None
+    """As its model card names it."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -108,8 +113,10 @@ def load(
         _forget_quantisation(model)
     make_live(model)
     streaming = _stream(model.eval().requires_grad_(False), family, device, device_memory)
-    digest = _digest(locate(source), source)
-    return LoadedModel(model, tokenizer, family, widths, device, streaming, digest)
+    folder = locate(source)
+    digest = _digest(folder, source)
+    licence = licence_of(folder)
+    return LoadedModel(model, tokenizer, family, widths, device, streaming, digest, licence)
 
 
 @quiet()
@@ -200,7 +207,7 @@ def locate(source: ModelSource) -> Path:
                 allowed=", ".join(sorted(p.name for p in folder.glob("*.gguf"))) or "none there",
             )
         return folder
-    patterns = ["*.json", source.gguf_file] if source.gguf_file else list(_HUB_FILES)
+    patterns = ["README.md", "*.json", source.gguf_file] if source.gguf_file else list(_HUB_FILES)
     try:
         return Path(
             snapshot_download(source.source, revision=source.revision, allow_patterns=patterns)
@@ -295,7 +302,5 @@ def _digest(folder: Path, source: ModelSource) -> str:
     )
     digest = hashlib.sha256()
     for path in files:
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.name} {content}\n".encode())
+        digest.update(f"{path.name} {sha256_of(path)}\n".encode())
     return digest.hexdigest()

@@ -1,11 +1,11 @@
-"""The commands that need no service: start one, prune here, evaluate here.
+"""The commands that need no service: start one, or prune, evaluate, export or verify here.
 
 What they need is imported when they run, so that every other command starts at once and works
 where torch and the servers are not installed.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -126,6 +126,49 @@ def evaluate(
     except ImportError as error:
         raise _missing(error, "core") from error
     run_evaluate(wish, text, window=window, windows=windows or None, device=device, as_json=json)
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a saved model.")],
+    kind: Annotated[
+        Literal["gguf", "mlx"],
+        typer.Option("--format", help="gguf for llama.cpp, mlx for mlx-lm."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="File or folder to write (default: beside FOLDER)."),
+    ] = None,
+    weights: Annotated[
+        Literal["f32", "f16", "bf16", "q8_0"],
+        typer.Option(help="How a GGUF file stores matrices."),
+    ] = "f16",
+    tokenizer_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A GGUF file of the dense model whose tokenizer is taken over."
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Write a model, pruned or not, in the format of another program."""
+    try:
+        from client.export import run_export  # noqa: PLC0415 - loads torch
+    except ImportError as error:
+        raise _missing(error, "core") from error
+    run_export(folder, kind, output, weights=weights, tokenizer_from=tokenizer_from, as_json=json)
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a result.")],
+    device: options.Device = "auto",
+    json: options.Json = False,
+) -> None:
+    """Check a result against its manifest: digests, sizes, and a number measured again."""
+    try:
+        from client.verify import run_verify  # noqa: PLC0415 - loads torch
+    except ImportError as error:
+        raise _missing(error, "core") from error
+    raise typer.Exit(run_verify(folder, device=device, as_json=json))
 
 
 def _missing(error: ImportError, extra: str) -> ClientError:

@@ -1,7 +1,8 @@
 """A folder for mlx-lm.
 
 mlx-lm has the families' own blocks with one width for all layers, so a uniform model is copied as
-it is where they fit. Its `openelm` has widths for each layer, without biases and with plain rotary frequencies.
+it is where they fit. Its `openelm` has widths for each layer, without biases and with plain rotary
+frequencies.
 """
 
 import json

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -16,61 +15,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bonsai_core.config import ModelSource, PruneRequest
 from bonsai_core.errors import PruneError
-from bonsai_core.export import SavedModel, require_free, save
-from bonsai_core.families import GateKind
-from bonsai_core.gates import Gate, gates_of
-from bonsai_core.ledger import RoundRecord
-from bonsai_core.models import LoadedModel, load, load_saved, non_embedding_parameters, parameters
+from bonsai_core.export import require_free
+from bonsai_core.models import load, load_saved, parameters
 from bonsai_core.registration import register
-from bonsai_core.surgery import cut
 from tests.core.conftest import contents, umask
+from tests.core.pruned import CPU, RECORD, UTILITIES, Pruned, RequestFor
 from tests.tiny_models import tiny_model
 
-CPU = torch.device("cpu")
 TOKENS = torch.arange(60).reshape(3, 20) * 4
-RECORD = RoundRecord(
-    number=1,
-    removed={},
-    cut=True,
-    damping=1e-3,
-    sparsity=0.3,
-    perplexity=12.0,
-    trials=8,
-    notes={"explained": 0.9, "regularisation": None},
-)
-UTILITIES = ({"kl": 0.0, "taste": 0.5}, {"kl": -0.25, "taste": 0.75})
-RequestFor = Callable[..., PruneRequest]
-
-
-class Pruned:
-    """A live model that was cut, and what its dense state was."""
-
-    def __init__(self, folder: Path, request: PruneRequest) -> None:
-        self.request = request
-        self.loaded: LoadedModel = load(ModelSource(source=str(folder)), CPU)
-        self.gates: list[Gate] = gates_of(self.loaded.model, self.loaded.family, self.loaded.widths)
-        self.before = non_embedding_parameters(self.loaded.model)
-
-    def cut(self, groups: Callable[[int], int], channels: Callable[[int], int]) -> "Pruned":
-        """Cut each layer to so many groups and channels, spread over the gate."""
-        for gate in self.gates:
-            left = (groups if gate.kind is GateKind.ATTENTION else channels)(gate.layer)
-            keep = np.linspace(0, gate.units - 1, left).round().astype(np.int64)
-            cut(gate, np.setdiff1d(np.arange(gate.units), keep))
-        return self
-
-    def save(self, folder: Path) -> SavedModel:
-        return save(
-            self.loaded,
-            self.gates,
-            folder,
-            request=self.request,
-            records=[RECORD],
-            perplexity_before=10.0,
-            utilities=UTILITIES,
-            calibration_sha256="0" * 64,
-            non_embedding_before=self.before,
-        )
 
 
 @torch.inference_mode()
@@ -205,6 +157,7 @@ def test_the_folder_has_all_that_a_user_needs_with_ordinary_permissions(
     folder = saved_model()
     Pruned(folder, request_for(folder)).cut(lambda i: 1 + i, lambda _: 16).save(tmp_path / "out")
     assert set(contents(tmp_path / "out")) == {
+        "README.md",
         "bonsai.json",
         "config.json",
         "generation_config.json",

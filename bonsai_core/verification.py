@@ -1,0 +1,105 @@
+"""Whether a result is what its manifest says: digests, counts, and one number measured again."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bonsai_core.config import ModelSource
+from bonsai_core.digests import sha256_of
+from bonsai_core.errors import InvalidModelError
+from bonsai_core.export import MANIFEST
+from bonsai_core.models import device_named, load_saved, non_embedding_parameters, parameters
+from bonsai_core.probe import probe
+
+_TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 3e-2}
+"""Of the probe, relative: kernels of other devices and versions round in another order."""
+
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.py")
+"""What a folder may not hold besides what was written: programs would load it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that the manifest says."""
+
+    name: str
+    said: Any
+    found: Any
+    holds: bool
+
+
+def verify(folder: Path, device: str = "auto") -> list[Check]:
+    """Check a result against its manifest, `bonsai.json`.
+
+    The digests say that no file changed, the counts that it is as small as said, the probe that it
+    computes what was measured. A file that is changed on purpose makes the manifest false.
+
+    Args:
+        folder: of a result.
+        device: where the probe runs: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        InvalidModelError: it has no manifest with digests.
+        UnavailableDeviceError: there is no such device.
+    """
+    place = device_named(device)
+    manifest = _manifest(folder)
+    checks = list(_files(folder, manifest["files"]))
+    if not all(check.holds for check in checks):
+        return checks  # loading what was changed may run code, and says nothing more
+    checks.append(Check("loads", True, *_loads(folder, place, manifest, checks)))
+    return checks
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / MANIFEST).read_text())
+        if not isinstance(found["files"], dict):
+            raise TypeError("files")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidModelError(
+            f"it has no {MANIFEST} with digests of its files: {type(error).__name__}",
+            field="folder",
+            value=str(folder),
+            allowed="the folder that `bonsai prune` or `bonsai download` wrote",
+        ) from error
+    return dict(found)
+
+
+def _files(folder: Path, said: dict[str, str]) -> Any:
+    """Each file's digest, and files that would be loaded though nobody told of them."""
+    for name, expected in sorted(said.items()):
+        path = folder / name
+        found = sha256_of(path) if path.is_file() else "missing"
+        yield Check(name, expected, found, found == expected)
+    for pattern in _WEIGHTS:
+        for path in sorted(folder.glob(pattern)):
+            if path.name not in said:
+                yield Check(path.name, "absent", sha256_of(path), False)
+
+
+def _loads(
+    folder: Path, place: torch.device, manifest: dict[str, Any], checks: list[Check]
+) -> tuple[Any, bool]:
+    """Reload the model and compare what it is with what is said of it."""
+    try:
+        model, _, family = load_saved(ModelSource(source=str(folder)), place)
+    except InvalidModelError as error:
+        return error.problem, False
+    rest, before = non_embedding_parameters(model), manifest["non_embedding_parameters_before"]
+    for name, found in (
+        ("parameters", parameters(model)),
+        ("non_embedding_parameters", rest),
+        ("sparsity", (before - rest) / before),
+    ):
+        checks.append(Check(name, manifest[name], found, found == manifest[name]))
+    said = manifest["probe"]
+    measured = probe(model, family, place)
+    tolerance = _TOLERANCE.get(said["dtype"], 1e-3)
+    near = math.isclose(measured, said["mean_nll"], rel_tol=tolerance)
+    checks.append(Check("probe.mean_nll", said["mean_nll"], measured, near))
+    return True, True
