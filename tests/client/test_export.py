@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from benchmarks.llama_cpp import llama_cpp
 from client.cli import app
-from tests.formats.llama_cpp import llama_cpp
 from tests.formats.pruned_folders import pruned_folder
 from tests.tiny_models import tiny_model, tiny_text
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.llama_cpp import llama_cpp
 from bonsai_core.errors import InvalidModelError, UnsupportedExportError
 from bonsai_core.formats.gguf_file import write_gguf
 from bonsai_core.formats.names import WeightType
-from tests.formats.llama_cpp import llama_cpp
 from tests.formats.pruned_folders import (
     LLAMA3,
     PER_LAYER,

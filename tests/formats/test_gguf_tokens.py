@@ -17,10 +17,10 @@ from tokenizers import (
 )
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from benchmarks.llama_cpp import llama_cpp
 from bonsai_core.errors import InvalidModelError, UnsupportedExportError
 from bonsai_core.formats.gguf_file import write_gguf
 from bonsai_core.formats.gguf_tokens import _NAMES, _SPACE
-from tests.formats.llama_cpp import llama_cpp
 from tests.tiny_models import VOCABULARY, tiny_model
 
 CORPUS = [

@@ -39,6 +39,20 @@ class LlamaCpp:
         found = self._post("completion", prompt=prompt, n_predict=tokens, temperature=0)
         return str(found["content"])
 
+    def timed(self, tokens: Sequence[int], count: int) -> tuple[list[int], float, float]:
+        """The likeliest tokens after these, and tokens read and written in a second."""
+        found = self._post(
+            "completion",
+            prompt=list(tokens),
+            n_predict=count,
+            temperature=0,
+            ignore_eos=True,
+            cache_prompt=False,
+            return_tokens=True,
+        )
+        timings = found["timings"]
+        return found["tokens"], timings["prompt_per_second"], timings["predicted_per_second"]
+
     def tokenize(self, text: str, special: bool = False) -> list[int]:
         """Token ids of a text, with those that begin and end each text if `special`."""
         found = self._post("tokenize", content=text, add_special=special, parse_special=special)
@@ -50,22 +64,24 @@ class LlamaCpp:
         return str(found["prompt"])
 
     def _post(self, route: str, **body: Any) -> Any:
-        answer = httpx.post(f"{self._server.listening_address}/{route}", json=body, timeout=120)
+        answer = httpx.post(f"{self._server.listening_address}/{route}", json=body, timeout=600)
         assert answer.is_success, answer.text
         return answer.json()
 
 
 @contextmanager
-def llama_cpp(path: Path, exact: bool = True) -> Iterator[LlamaCpp]:
-    """Load a file on one CPU thread; `exact` keeps keys and values in float32."""
+def llama_cpp(
+    path: Path, exact: bool = True, context: int = 256, threads: int = 1
+) -> Iterator[LlamaCpp]:
+    """Load a file on the CPU; `exact` keeps keys and values in float32."""
     settings = xllamacpp.CommonParams()
     settings.model.path = str(path)
-    settings.n_ctx = 256
+    settings.n_ctx = context
     settings.n_parallel = 1
     settings.n_gpu_layers = 0
     settings.warmup = False
     settings.verbosity = 0
-    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
+    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
     if exact:
         settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
