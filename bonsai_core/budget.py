@@ -26,6 +26,10 @@ from bonsai_core.families import (
 from bonsai_core.recipes.probes import DAMPINGS, losses_alone, splits, step
 from bonsai_core.target import Size
 
+PROBE_TOKENS = 64
+"""By which a saved result is recognised (`bonsai_core.probe`): few, so that they cost nothing and
+fit the context of every model."""
+
 TOKENS_PER_OPENING = 32
 """Of the calibration, to one that is listened to alone (`bonsai_core.batch`)."""
 
@@ -196,7 +200,7 @@ class _Prune:
             each_cut += heard
         if pruning.refit and holds(self.family.adds_outputs, self._config):
             each_cut += heard * self._repair_passes()
-        return written + told + valued + cuts * each_cut
+        return written + told + valued + cuts * each_cut + PROBE_TOKENS
 
     @property
     def _plans(self) -> bool:

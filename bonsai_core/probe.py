@@ -5,11 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bonsai_core.budget import PROBE_TOKENS
 from bonsai_core.evaluation import mean_nll
 from bonsai_core.families import Family
-
-PROBE_TOKENS = 64
-"""Few, so that it costs nothing and fits the context of every model."""
 
 
 def probe_tokens(vocabulary: int) -> Tensor:
