@@ -98,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure each program, and write."""
     wish = _parser().parse_args(arguments)
     torch.set_num_threads(wish.threads)
+    register()
     tokenizer = AutoTokenizer.from_pretrained(wish.pruned)
     prompt = tokenizer.encode(PROMPT, add_special_tokens=False)[: wish.prompt_tokens]
     expected, _, _ = Torch(wish.pruned, 1).timed(prompt, wish.tokens)

@@ -93,7 +93,7 @@ def save(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save_model(loaded, gates, partial)
-    _give_ordinary_permissions(partial)
+    give_ordinary_permissions(partial)
     saved = _count(partial, loaded, non_embedding_before)
     assert saved.non_embedding_parameters == non_embedding_before - sum(
         (gate.dense_units - gate.units) * gate.price for gate in gates
@@ -233,7 +233,7 @@ def _written_architecture(folder: Path) -> str:
     return str(config["architectures"][0])
 
 
-def _give_ordinary_permissions(folder: Path) -> None:
+def give_ordinary_permissions(folder: Path) -> None:
     """Weights are written for the owner alone; give them the mode that the umask gave config.json.
 
     Asking the umask itself would mean to change it, for all threads of the process.

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bonsai_core.errors import UnsupportedExportError
-from bonsai_core.export import require_free
+from bonsai_core.export import give_ordinary_permissions, require_free
 from bonsai_core.formats.saved import SavedFolder, opened
 
 _CARRIED = (
@@ -63,6 +63,7 @@ def write_mlx(folder: Path, output: Path) -> None:
         for name in _CARRIED:
             if (folder / name).is_file():
                 shutil.copy(folder / name, partial)
+        give_ordinary_permissions(partial)
         if output.exists():
             output.rmdir()
         partial.rename(output)

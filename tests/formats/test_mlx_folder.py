@@ -1,5 +1,6 @@
 """mlx-lm computes from its folder what torch computes from ours."""
 
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 
 from bonsai_core.errors import PruneError, UnsupportedExportError
 from bonsai_core.formats.mlx_folder import write_mlx
+from tests.core.conftest import umask
 from tests.formats.pruned_folders import (
     LLAMA3,
     PER_LAYER,
@@ -87,6 +89,13 @@ def test_what_its_block_does_not_compute_is_refused(
         write_mlx(folder, tmp_path / "mlx")
     assert not (tmp_path / "mlx").exists()
     assert not (tmp_path / ".mlx.partial").exists()
+
+
+def test_files_have_ordinary_permissions(tmp_path: Path) -> None:
+    folder = pruned_folder(tmp_path, "LlamaForCausalLM")
+    write_mlx(folder, tmp_path / "mlx")
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "mlx").iterdir()}
+    assert modes == {0o666 & ~umask()}
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:
