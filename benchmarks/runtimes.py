@@ -78,7 +78,7 @@ class Mlx:
 
 
 @contextmanager
-def loaded(kind: str, folder: Path, place: Path, threads: int) -> Iterator[Any]:
+def loaded(kind: str, folder: Path, place: Path, threads: int) -> Iterator[Runtime]:
     """A folder in one of the programs; what it needs is written to `place`."""
     match kind.split():
         case ["llama.cpp", weights]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,8 @@ def verify(folder: Path, device: str = "auto") -> list[Check]:
     place = device_named(device)
     manifest = _manifest(folder)
     checks = list(_files(folder, manifest["files"]))
-    if not all(check.holds for check in checks):
-        return checks  # loading what was changed may run code, and says nothing more
-    checks.append(Check("loads", True, *_loads(folder, place, manifest, checks)))
+    if all(check.holds for check in checks):  # what was changed would say nothing more
+        checks += _model(folder, place, manifest)
     return checks
 
 
@@ -70,7 +70,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def _files(folder: Path, said: dict[str, str]) -> Any:
+def _files(folder: Path, said: dict[str, str]) -> Iterator[Check]:
     """Each file's digest, and files that would be loaded though nobody told of them."""
     for name, expected in sorted(said.items()):
         path = folder / name
@@ -82,24 +82,21 @@ def _files(folder: Path, said: dict[str, str]) -> Any:
                 yield Check(path.name, "absent", sha256_of(path), False)
 
 
-def _loads(
-    folder: Path, place: torch.device, manifest: dict[str, Any], checks: list[Check]
-) -> tuple[Any, bool]:
-    """Reload the model and compare what it is with what is said of it."""
+def _model(folder: Path, place: torch.device, manifest: dict[str, Any]) -> Iterator[Check]:
+    """What the reloaded model is, beside what is said of it."""
     try:
         model, _, family = load_saved(ModelSource(source=str(folder)), place)
     except InvalidModelError as error:
-        return error.problem, False
+        yield Check("loads", True, error.problem, False)
+        return
+    yield Check("loads", True, True, True)
     rest, before = non_embedding_parameters(model), manifest["non_embedding_parameters_before"]
     for name, found in (
         ("parameters", parameters(model)),
         ("non_embedding_parameters", rest),
         ("sparsity", (before - rest) / before),
     ):
-        checks.append(Check(name, manifest[name], found, found == manifest[name]))
-    said = manifest["probe"]
-    measured = probe(model, family, place)
-    tolerance = _TOLERANCE.get(said["dtype"], 1e-3)
-    near = math.isclose(measured, said["mean_nll"], rel_tol=tolerance)
-    checks.append(Check("probe.mean_nll", said["mean_nll"], measured, near))
-    return True, True
+        yield Check(name, manifest[name], found, found == manifest[name])
+    said, measured = manifest["probe"], probe(model, family, place)
+    near = math.isclose(measured, said["mean_nll"], rel_tol=_TOLERANCE.get(said["dtype"], 1e-3))
+    yield Check("probe.mean_nll", said["mean_nll"], measured, near)
