@@ -12,6 +12,9 @@ from jobs.states import JobState
 from tests.faults.conftest import Night
 
 BYTES = 500_000_000
+# The worker is in the group too, and stands still while the kernel looks for memory to take back:
+# a lease of seconds would expire first.
+LEASE_SECONDS = "60"
 # Version 1 of control groups has a tree of its own for memory, version 2 one for all.
 TREES = {
     Path("/sys/fs/cgroup/memory"): "memory.limit_in_bytes",
@@ -45,17 +48,17 @@ def end(worker: subprocess.Popen[bytes]) -> None:
 
 
 def test_f24_the_kernel_kills_a_child_for_its_memory(night: Night, narrow: Path) -> None:
-    worker = night.start_worker()
+    worker = night.start_worker(lease_seconds=LEASE_SECONDS)
     enclose(worker, narrow)
     job_id = night.submit(eat="2.3")
-    night.succeed()
+    night.succeed(seconds=180)
     end(worker)
     outcomes = [found.attempt.outcome for found in night.service.store.attempts(job_id)]
     assert outcomes == ["host_out_of_memory", "succeeded"]
 
 
 def test_f24_a_job_that_always_takes_all_memory_fails(night: Night, narrow: Path) -> None:
-    worker = night.start_worker()
+    worker = night.start_worker(lease_seconds=LEASE_SECONDS)
     enclose(worker, narrow)
     greedy, modest = night.submit(eat="1.0", times="9"), night.submit()
     job = night.service.wait_final(greedy)
