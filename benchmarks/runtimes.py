@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from benchmarks.llama_cpp import llama_cpp
 from benchmarks.report import RESULTS, Report, Table
 from bonsai_core.formats.exporter import export
-from bonsai_core.formats.names import Format, WeightType
+from bonsai_core.formats.names import Format
 from bonsai_core.registration import register
 
 PROMPT = "The history of the region is long. " * 200
@@ -83,7 +83,7 @@ def loaded(kind: str, folder: Path, place: Path, threads: int) -> Iterator[Runti
     match kind.split():
         case ["llama.cpp", weights]:
             path = place / f"{folder.name}-{weights}.gguf"
-            export(folder, Format.GGUF, path, weights=WeightType(weights))
+            export(folder, Format(f"gguf-{weights}"), path)
             exact = weights == "f32"
             with llama_cpp(path, exact=exact, context=2048, threads=threads) as runtime:
                 yield runtime

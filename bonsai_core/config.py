@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bonsai_core.families import ExpertUnits
+from bonsai_core.formats.names import Format
 from bonsai_core.target import Target
 from bonsai_core.utilities.settings import UtilityChoice, WeightedUtility, parts_of
 
@@ -221,6 +222,17 @@ class PruneRequest(_Frozen):
     calibration: CalibrationSource
     target: Target
     pruning: Pruning = Pruning()
+
+    formats: Annotated[tuple[Format, ...], Field(max_length=len(Format))] = ()
+    """What the result is written in besides its own folder, in folders inside it: GGUF files for
+    llama.cpp, with their type of weights, and `mlx` for mlx-lm."""
+
+    @field_validator("formats")
+    @classmethod
+    def _each_format_once(cls, value: tuple[Format, ...]) -> tuple[Format, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"formats: got {', '.join(value)}; name each once")
+        return value
 
     @model_validator(mode="after")
     def _masks_use_the_calibration_batch(self) -> "PruneRequest":

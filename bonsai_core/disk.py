@@ -8,6 +8,7 @@ from bonsai_core.budget import heard_tokens
 from bonsai_core.config import PruneRequest
 from bonsai_core.families import family_of, gates_like, non_embedding_parameters, widths_of
 from bonsai_core.footprint import embedding_bytes, item_bytes
+from bonsai_core.formats.names import Format
 from bonsai_core.target import Size
 
 _PRIOR_BYTES = 8
@@ -18,12 +19,21 @@ _STATES = 4
 what the smaller one lacks. What each gate gives comes beside."""
 
 
+_BYTES = {
+    Format.GGUF_F32: 4.0,
+    Format.GGUF_F16: 2.0,
+    Format.GGUF_BF16: 2.0,
+    Format.GGUF_Q8_0: 34 / 32,
+}
+"""Of a weight; other formats keep the type of the result."""
+
+
 @dataclass(frozen=True, slots=True)
 class Disk:
     """Bytes of files.
 
     Attributes:
-        result: the smaller model's weights.
+        result: the smaller model's weights, in each of the formats.
         checkpoints: what a run keeps of its rounds, to go on from.
         scratch: what it looks up while it runs, at most; gone at its end.
     """
@@ -63,9 +73,11 @@ def _disk(request: PruneRequest, config: Mapping[str, Any], rounds: int) -> Disk
             outputs += 0 if pattern.copies else gates
     kept = _kept_projections(request, sparsity, rounds) if pruning.refit else 0.0
     states = (_STATES + outputs) * item * heard_tokens(request) * widths.hidden
+    embedding = embedding_bytes(config, request.model.dtype)
     layers = item * non_embedding_parameters(config)
+    copies = 1 + sum(_BYTES.get(kind, item) / item for kind in request.formats)
     return Disk(
-        result=int(embedding_bytes(config, request.model.dtype) + (1 - sparsity) * layers),
+        result=int(copies * (embedding + (1 - sparsity) * layers)),
         checkpoints=int(kept * projections + _PRIOR_BYTES * units * rounds),
         scratch=squares + projections + states,
     )

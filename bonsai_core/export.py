@@ -8,7 +8,6 @@ weights (`bonsai_core.modeling_bonsai`).
 import json
 import math
 import shutil
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,9 @@ from safetensors import safe_open
 
 from bonsai_core.config import PruneRequest
 from bonsai_core.digests import sha256_of
-from bonsai_core.errors import PruneError
 from bonsai_core.families import GateKind, Keys
+from bonsai_core.folders import MANIFEST, give_ordinary_permissions
+from bonsai_core.formats.exporter import export_wished
 from bonsai_core.gates import Gate
 from bonsai_core.heterogeneous import save_heterogeneous
 from bonsai_core.ledger import RoundRecord
@@ -32,8 +32,6 @@ from bonsai_core.models import LoadedModel, embedding_parameters
 from bonsai_core.probe import probe
 from bonsai_core.quiet import quiet
 from bonsai_core.versions import versions
-
-MANIFEST = "bonsai.json"
 
 _EXPERT_ROW = 16
 """Bytes: stock classes multiply all experts at once, by a kernel that takes rows of multiples."""
@@ -46,30 +44,6 @@ class SavedModel:
     parameters: int
     non_embedding_parameters: int
     sparsity: float
-
-
-def require_free(folder: Path) -> None:
-    """Refuse to write where something is.
-
-    Raises:
-        PruneError: the folder exists and is not empty, or is a mount point.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise PruneError(
-            "something is there already",
-            field="output",
-            value=str(folder),
-            allowed="a folder that does not exist, or is empty",
-            cure="choose another folder or remove this one",
-        )
-    if folder.is_mount():
-        raise PruneError(
-            "the folder is a mount point, which a whole result cannot take the place of",
-            field="output",
-            value=str(folder),
-            allowed="a folder below it",
-            cure=f"use {str(folder / 'model')!r}",
-        )
 
 
 @quiet()
@@ -131,8 +105,9 @@ def save(
         "versions": versions(),
     }
     (partial / CARD).write_text(model_card(manifest, loaded.licence), encoding="utf-8")
-    manifest["files"] = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    _write_manifest(partial, manifest)  # exporters read it
+    export_wished(partial, request)
+    _write_manifest(partial, manifest | {"files": _digests(partial)})
     if folder.exists():
         folder.rmdir()
     partial.rename(folder)
@@ -233,14 +208,17 @@ def _written_architecture(folder: Path) -> str:
     return str(config["architectures"][0])
 
 
-def give_ordinary_permissions(folder: Path) -> None:
-    """Weights are written for the owner alone; give them the mode that the umask gave config.json.
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
-    Asking the umask itself would mean to change it, for all threads of the process.
-    """
-    mode = stat.S_IMODE((folder / "config.json").stat().st_mode)
-    for path in folder.glob("*.safetensors"):
-        path.chmod(mode)
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Of all files but the manifest, by their paths inside."""
+    return {
+        path.relative_to(folder).as_posix(): sha256_of(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
 
 
 def _count(folder: Path, loaded: LoadedModel, before: int) -> SavedModel:

@@ -24,9 +24,12 @@ from bonsai_core.config import Prior, PruneRequest
 from bonsai_core.correction import Streams, correct
 from bonsai_core.errors import Stopped, UnreachableTargetError
 from bonsai_core.evaluation import mean_nll, perplexity_of
-from bonsai_core.export import require_free, save
+from bonsai_core.export import save
 from bonsai_core.families import holds, require_context
 from bonsai_core.findings import Dense, Findings, State
+from bonsai_core.folders import require_free
+from bonsai_core.formats.block import require_exportable
+from bonsai_core.formats.exporter import require_tokenizer
 from bonsai_core.gates import Units, gates_of
 from bonsai_core.ledger import LaterRounds, Ledger, RoundRecord, Tensors
 from bonsai_core.models import (
@@ -267,8 +270,10 @@ class _Run:
         pruning = request.pruning
         require_reachable(request.target, config, pruning.align, pruning.experts)
         require_context(config, request.calibration.sequence_length)
+        require_exportable(request.formats, config, pruning.layout)
         self.budget = budget(job.request, config)
         self.loaded = load(request.model, place.device, place.device_memory)
+        require_tokenizer(self.loaded.tokenizer, request, self.scratch / "tokenizer")
         self.gates = gates_of(
             self.loaded.model, self.loaded.family, self.loaded.widths, request.pruning.experts
         )

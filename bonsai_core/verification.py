@@ -12,7 +12,7 @@ import torch
 from bonsai_core.config import ModelSource
 from bonsai_core.digests import sha256_of
 from bonsai_core.errors import InvalidModelError
-from bonsai_core.export import MANIFEST
+from bonsai_core.folders import MANIFEST
 from bonsai_core.models import device_named, load_saved, non_embedding_parameters, parameters
 from bonsai_core.probe import probe
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bonsai_core.errors import PruneError
 from bonsai_core.formats.exporter import export
-from bonsai_core.formats.names import Format, WeightType
+from bonsai_core.formats.names import Format
 from client.console import print_json, results
 from client.errors import ClientError
 
@@ -15,7 +15,6 @@ def run_export(
     kind: str,
     output: Path | None,
     *,
-    weights: str,
     tokenizer_from: Path | None,
     as_json: bool,
 ) -> None:
@@ -25,7 +24,6 @@ def run_export(
             folder.expanduser(),
             Format(kind),
             output and output.expanduser(),
-            weights=WeightType(weights),
             tokenizer_from=tokenizer_from and tokenizer_from.expanduser(),
         )
     except PruneError as error:

@@ -74,6 +74,7 @@ def submit(
     refit: options.Refit = None,
     damping: options.Damping = None,
     seed: options.Seed = None,
+    formats: options.Formats = None,
     idempotency_key: options.IdempotencyKey = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay and watch it, as `watch`.")] = False,
     validate_only: Annotated[
@@ -105,6 +106,7 @@ def submit(
             "damping": damping,
             "seed": seed,
         },
+        formats=formats,
     )
     said: dict[str, Any] = {"labels": parse_labels(label or [])}
     if (kept := parse_metadata(metadata)) is not None:

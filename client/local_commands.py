@@ -61,6 +61,7 @@ def prune(
     refit: options.Refit = None,
     damping: options.Damping = None,
     seed: options.Seed = None,
+    formats: options.Formats = None,
     device: options.Device = "auto",
     device_memory: options.DeviceMemory = None,
     resume: Annotated[
@@ -95,6 +96,7 @@ def prune(
             "damping": damping,
             "seed": seed,
         },
+        formats=formats,
     )
     try:
         from client.prune import run_prune  # noqa: PLC0415 - loads torch
@@ -131,17 +133,13 @@ def evaluate(
 def export(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a saved model.")],
     kind: Annotated[
-        Literal["gguf", "mlx"],
-        typer.Option("--format", help="gguf for llama.cpp, mlx for mlx-lm."),
+        Literal["gguf-f32", "gguf-f16", "gguf-bf16", "gguf-q8_0", "mlx"],
+        typer.Option("--format", help="A GGUF file for llama.cpp, or a folder for mlx-lm."),
     ],
     output: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="File or folder to write (default: beside FOLDER)."),
     ] = None,
-    weights: Annotated[
-        Literal["f32", "f16", "bf16", "q8_0"],
-        typer.Option(help="How a GGUF file stores matrices."),
-    ] = "f16",
     tokenizer_from: Annotated[
         Path | None,
         typer.Option(
@@ -155,7 +153,7 @@ def export(
         from client.export import run_export  # noqa: PLC0415 - loads torch
     except ImportError as error:
         raise _missing(error, "core") from error
-    run_export(folder, kind, output, weights=weights, tokenizer_from=tokenizer_from, as_json=json)
+    run_export(folder, kind, output, tokenizer_from=tokenizer_from, as_json=json)
 
 
 def verify(

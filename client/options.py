@@ -198,6 +198,16 @@ Damping = Annotated[
 ]
 Seed = Annotated[int | None, Option(help="Seed of every random choice (default 0)")]
 
+Formats = Annotated[
+    list[str] | None,
+    Option(
+        "--format",
+        metavar="FORMAT",
+        help="Write the result in another format, too: gguf-f32, gguf-f16, gguf-bf16, gguf-q8_0 "
+        "(for llama.cpp), mlx; may be given several times",
+    ),
+]
+
 Device = Annotated[str, Option(help="auto, cpu or cuda; auto takes CUDA when it is there.")]
 DeviceMemory = Annotated[
     float | None,

@@ -16,6 +16,7 @@ def prune_request(
     model_options: Mapping[str, Any],
     calibration_options: Mapping[str, Any],
     pruning: Mapping[str, Any],
+    formats: list[str] | None,
 ) -> dict[str, Any]:
     """The body of a prune; options that are None are left out."""
     return {
@@ -23,6 +24,7 @@ def prune_request(
         "calibration": {"source": absolute(calibration), **given(calibration_options)},
         "target": dict(target),
         "pruning": given(pruning),
+        **({"formats": formats} if formats else {}),
     }
 
 

@@ -10,6 +10,7 @@ from bonsai_core.config import CalibrationSource, ModelSource, PruneRequest
 from bonsai_core.errors import InvalidCalibrationError, InvalidModelError
 from bonsai_core.families import family_of, require_context
 from bonsai_core.footprint import footprint
+from bonsai_core.formats.block import require_exportable
 from bonsai_core.recipes.names import require_known
 from bonsai_core.target import Target as Target
 from bonsai_core.target import require_reachable
@@ -112,6 +113,7 @@ def check_inputs(request: JobRequest, sources: Sources) -> JobRequest:
         pruning = request.pruning
         require_reachable(request.target, config, pruning.align, pruning.experts)
         require_context(config, request.calibration.sequence_length)
+        require_exportable(request.formats, config, pruning.layout)
         needs = _estimated(request, config)
     if request.calibration.is_file:
         _check_text(request.calibration)

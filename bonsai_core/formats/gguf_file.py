@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from bonsai_core.errors import UnsupportedExportError
+from bonsai_core.formats.block import ROTATES_NEIGHBOURS
 from bonsai_core.formats.gguf_tokens import add_tokens, copy_tokens
 from bonsai_core.formats.names import WeightType
 from bonsai_core.formats.saved import SavedFolder, opened
@@ -28,8 +28,6 @@ _TYPES = {
     WeightType.BF16: (gguf.GGMLQuantizationType.BF16, gguf.LlamaFileType.MOSTLY_BF16),
     WeightType.Q8_0: (gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
 }
-_ROTATES_NEIGHBOURS = ("llama", "deci")
-"""Architectures that rotate elements 2i and 2i + 1 of a head; others, like ours, i and i + half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,7 @@ def write_gguf(
     partial = output.with_name(f".{output.name}.partial")
     try:
         with opened(folder) as saved:
-            architecture = architecture_of(saved)
+            architecture = saved.block.gguf_architecture()
             with contextlib.closing(gguf.GGUFWriter(partial, architecture)) as writer:
                 _add_settings(writer, saved, weights)
                 if tokenizer_from is None:
@@ -82,37 +80,9 @@ def write_gguf(
         partial.unlink(missing_ok=True)
 
 
-def architecture_of(saved: SavedFolder) -> str:
-    """The architecture of llama.cpp that computes this model.
-
-    Raises:
-        UnsupportedExportError: there is none.
-    """
-    square = saved.layers[0].heads * saved.head_rows == saved.hidden
-    match saved.family:
-        case "llama" | "mistral":
-            return "llama" if saved.uniform else "deci"
-        case "qwen2":
-            # The architecture of this name takes as many query rows as hidden elements.
-            return "qwen2" if saved.uniform and square else "deci"
-    biases = [name for name in saved.tensors if name.endswith(".bias")]
-    if saved.uniform and not biases:
-        return "qwen3"
-    if saved.tied and not biases:
-        return "openelm"
-    raise UnsupportedExportError(
-        "llama.cpp has no architecture with norms of queries and keys and "
-        + ("biases" if biases else "widths for each layer and a head that is not the embedding"),
-        field="folder",
-        value=str(saved.folder),
-        allowed="Qwen3 with tied embeddings, or with one width for all layers, without biases",
-        cure="prune it with layout 'uniform', or serve the folder itself",
-    )
-
-
 def _add_settings(writer: Any, saved: SavedFolder, weights: WeightType) -> None:
     config, layers = saved.config, saved.layers
-    writer.add_name(saved.folder.resolve().name)
+    writer.add_name(saved.name)
     writer.add_file_type(_TYPES[weights][1])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     if saved.manifest:
@@ -120,8 +90,8 @@ def _add_settings(writer: Any, saved: SavedFolder, weights: WeightType) -> None:
         writer.add_float32("bonsai.sparsity", saved.manifest["sparsity"])
     writer.add_vocab_size(saved.shape("model.embed_tokens.weight")[0])
     # Beyond the window that a model was trained with, llama.cpp would attend to all.
-    window = getattr(config, "sliding_window", None)
-    writer.add_context_length(min(config.max_position_embeddings, window or 2**31 - 1))
+    window = saved.block.window or 2**31 - 1
+    writer.add_context_length(min(config.max_position_embeddings, window))
     writer.add_embedding_length(saved.hidden)
     writer.add_block_count(len(layers))
     for add, widths in (
@@ -129,7 +99,7 @@ def _add_settings(writer: Any, saved: SavedFolder, weights: WeightType) -> None:
         (writer.add_head_count_kv, [layer.groups for layer in layers]),
         (writer.add_feed_forward_length, [layer.channels for layer in layers]),
     ):
-        add(widths[0] if saved.uniform else widths)
+        add(widths[0] if saved.block.uniform else widths)
     # Said outright: by default they are computed from layer 0's heads.
     writer.add_key_length(saved.head_rows)
     writer.add_value_length(saved.head_rows)
@@ -141,25 +111,14 @@ def _add_settings(writer: Any, saved: SavedFolder, weights: WeightType) -> None:
 def _add_rope(writer: Any, saved: SavedFolder) -> None:
     rope = saved.rope
     writer.add_rope_freq_base(rope["rope_theta"])
-    kind = rope.get("rope_type", "default")
-    if kind == "linear":
+    if saved.block.rope_type == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(rope["factor"])
-    elif kind not in ("default", "llama3") or (
-        kind == "llama3" and architecture_of(saved) not in _ROTATES_NEIGHBOURS
-    ):
-        raise UnsupportedExportError(
-            "these rotary frequencies are not written to GGUF",
-            field="config.rope_parameters.rope_type",
-            value=kind,
-            allowed="default, linear; llama3 for Llama, Mistral and Qwen2 blocks",
-            cure="serve the folder itself, as docs/serving.md shows",
-        )
 
 
 def _rope_factors(saved: SavedFolder) -> np.ndarray | None:
     """By what each rotary frequency is divided, where that is not the same for all."""
-    if saved.rope.get("rope_type") != "llama3":
+    if saved.block.rope_type != "llama3":
         return None
     scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](saved.first_layer, torch.device("cpu"))
     exponents = np.arange(0, saved.head_rows, 2, dtype=np.float64) / saved.head_rows
@@ -204,7 +163,7 @@ def _parts(saved: SavedFolder, architecture: str) -> Iterator[Part]:
             yield from _present(saved, f"{block}ffn_{theirs}", f"{source}mlp.{theirs}_proj")
         assert layer.channels > 0  # llama.cpp leaves out the attention of a layer without any
     yield Part("output_norm.weight", ("model.norm.weight",))
-    if not saved.tied:
+    if not saved.block.tied:
         yield Part("output.weight", ("lm_head.weight",))
 
 
@@ -216,7 +175,7 @@ def _attention(saved: SavedFolder, architecture: str, index: int) -> Iterator[Pa
         sources = tuple(f"{source}{letter}_proj.weight" for letter in "qkv")
         yield Part(f"{block}attn_qkv.weight", sources, (0, 0, 0))
         return
-    rotated = architecture in _ROTATES_NEIGHBOURS
+    rotated = architecture in ROTATES_NEIGHBOURS
     for letter, heads in (("q", layer.heads), ("k", layer.groups), ("v", 0)):
         reordered = heads if rotated else 0
         yield from _present(saved, f"{block}attn_{letter}", f"{source}{letter}_proj", reordered)

@@ -72,27 +72,39 @@ def add_tokens(writer: Any, folder: Path, vocabulary: int) -> None:
     Raises:
         UnsupportedExportError: llama.cpp has no such tokenizer.
     """
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise _unsupported("the folder has no tokenizer.json", "none")
-    described = json.loads(path.read_text(encoding="utf-8"))
+    described, name = tokenizer_of(folder)
     model, tokenizer = described["model"], AutoTokenizer.from_pretrained(folder)
-    if model["type"] != "BPE":
-        raise _unsupported("llama.cpp is told of tokenizers with merges", model["type"])
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
     texts, kinds = _tokens(described, tokenizer, vocabulary)
-    if model.get("byte_fallback"):
+    if name is None:
         writer.add_tokenizer_model("llama")
         writer.add_tokenizer_pre("default")
         writer.add_token_scores(_scores(texts, merges))
         writer.add_add_space_prefix(_prepends_space(described))
     else:
         writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre(_pre_tokenizer(described))
+        writer.add_tokenizer_pre(name)
         writer.add_token_merges(merges or [_NO_MERGE])
     writer.add_token_list(texts)
     writer.add_token_types(kinds)
     _add_special(writer, tokenizer)
+
+
+def tokenizer_of(folder: Path) -> tuple[dict[str, Any], str | None]:
+    """What `tokenizer.json` says, and llama.cpp's name for how it splits text; None for those that
+    do not split it, and fall back to bytes.
+
+    Raises:
+        UnsupportedExportError: llama.cpp has no such tokenizer.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise _unsupported("the folder has no tokenizer.json", "none")
+    described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    model = described["model"]
+    if model["type"] != "BPE":
+        raise _unsupported("llama.cpp is told of tokenizers with merges", model["type"])
+    return described, None if model.get("byte_fallback") else _pre_tokenizer(described)
 
 
 def _tokens(
@@ -209,5 +221,6 @@ def _unsupported(problem: str, value: str) -> UnsupportedExportError:
         field="tokenizer",
         value=value,
         allowed="the tokenizers of Llama 2 and 3, Mistral, Qwen2, SmolLM2 and GPT-2",
-        cure="give a GGUF file of the dense model, whose tokenizer is then taken over",
+        cure="export the result with a GGUF file of the dense model (--tokenizer-from), whose "
+        "tokenizer is then taken over",
     )

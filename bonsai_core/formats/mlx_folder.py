@@ -15,8 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bonsai_core.errors import UnsupportedExportError
-from bonsai_core.export import give_ordinary_permissions, require_free
+from bonsai_core.folders import give_ordinary_permissions, require_free
 from bonsai_core.formats.saved import SavedFolder, opened
 
 _CARRIED = (
@@ -51,12 +50,11 @@ def write_mlx(folder: Path, output: Path) -> None:
     partial.mkdir(parents=True)
     try:
         with opened(folder) as saved:
-            if _has_family_block(saved):
+            if saved.block.has_mlx_family():
                 config = _family_config(saved)
                 for path in folder.glob("*.safetensors*"):
                     shutil.copy(path, partial)
             else:
-                _require_plain(saved)
                 config = _config(saved)
                 _write_weights(saved, partial)
         (partial / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
@@ -71,39 +69,12 @@ def write_mlx(folder: Path, output: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _has_family_block(saved: SavedFolder) -> bool:
-    """Whether mlx-lm's block of the family computes this model."""
-    # That of Qwen2 takes the rows of a head to be the hidden size over the number of heads.
-    square = saved.layers[0].heads * saved.head_rows == saved.hidden
-    return (
-        saved.uniform
-        and saved.config.model_type == saved.family
-        and (square or saved.family != "qwen2")
-    )
-
-
 def _family_config(saved: SavedFolder) -> dict[str, Any]:
     """The folder's config, with rotary settings where mlx-lm looks for them."""
     rope = saved.rope
-    scaling = None if rope.get("rope_type", "default") == "default" else rope
+    scaling = None if saved.block.rope_type == "default" else rope
     config: dict[str, Any] = json.loads((saved.folder / "config.json").read_text())
     return config | {"rope_theta": rope["rope_theta"], "rope_scaling": scaling}
-
-
-def _require_plain(saved: SavedFolder) -> None:
-    """Refuse what the block of `openelm` does not compute."""
-    biases = sorted(name for name in saved.tensors if name.endswith(".bias"))
-    kind = saved.rope.get("rope_type", "default")
-    window = getattr(saved.config, "sliding_window", None)
-    found = {"biases": biases[:1], "rope_type": kind, "sliding_window": window}
-    if biases or kind != "default" or window:
-        raise UnsupportedExportError(
-            "mlx-lm's block with widths for each layer does not compute this",
-            field="folder",
-            value=found,
-            allowed="no biases, rope_type 'default', no sliding window",
-            cure="prune it with layout 'uniform', or export it as gguf, which Macs run too",
-        )
 
 
 def _config(saved: SavedFolder) -> dict[str, Any]:
@@ -120,8 +91,8 @@ def _config(saved: SavedFolder) -> dict[str, Any]:
         "ffn_multipliers": [layer.channels / saved.hidden for layer in saved.layers],
         "ffn_dim_divisor": 1,
         "ffn_with_glu": True,
-        "normalize_qk_projections": saved.family == "qwen3",
-        "share_input_output_layers": saved.tied,
+        "normalize_qk_projections": saved.block.family == "qwen3",
+        "share_input_output_layers": saved.block.tied,
         "rms_norm_eps": saved.config.rms_norm_eps,
         "rope_freq_constant": saved.rope["rope_theta"],
         "bos_token_id": saved.config.bos_token_id,
@@ -140,7 +111,7 @@ def _parts(saved: SavedFolder) -> Iterator[tuple[str, tuple[str, ...]]]:
             tuple(f"{attention}{letter}_proj.weight" for letter in "qkv"),
         )
         yield f"{layer}attn.out_proj.weight", (f"{attention}o_proj.weight",)
-        if saved.family == "qwen3":
+        if saved.block.family == "qwen3":
             for norm in ("q_norm", "k_norm"):
                 yield f"{layer}attn.{norm}.weight", (f"{attention}{norm}.weight",)
         yield f"{layer}attn_norm.weight", (f"{source}input_layernorm.weight",)
@@ -149,7 +120,7 @@ def _parts(saved: SavedFolder) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield f"{layer}ffn.proj_1.weight", gated
         yield f"{layer}ffn.proj_2.weight", (f"{source}mlp.down_proj.weight",)
     yield "transformer.norm.weight", ("model.norm.weight",)
-    if not saved.tied:
+    if not saved.block.tied:
         yield "lm_head.weight", ("lm_head.weight",)
 
 

@@ -11,13 +11,11 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig
 
-from bonsai_core.errors import InvalidModelError, UnsupportedExportError
-from bonsai_core.export import MANIFEST
+from bonsai_core.errors import InvalidModelError
+from bonsai_core.folders import MANIFEST
+from bonsai_core.formats.block import Block, require_family
 from bonsai_core.quiet import quiet
 from bonsai_core.registration import register
-
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-"""By `model_type`: those whose block other formats have, too."""
 
 
 class LayerWidths(NamedTuple):
@@ -35,7 +33,7 @@ class SavedFolder:
     Attributes:
         folder: where it is.
         config: of the whole model, its own class; do not ask it for what differs between layers.
-        family: `model_type` of the family, without our prefix.
+        block: what its layers compute.
         layers: widths of each.
         tensors: by name, each readable with `get_slice` and `get_tensor`.
         manifest: `bonsai.json`; empty for a model that was not pruned here.
@@ -43,20 +41,23 @@ class SavedFolder:
 
     folder: Path
     config: Any
-    family: str
+    block: Block
     layers: tuple[LayerWidths, ...]
     tensors: dict[str, Any]
     manifest: dict[str, Any]
 
     @property
-    def uniform(self) -> bool:
-        """Whether all layers have the same widths."""
-        return len(set(self.layers)) == 1
+    def name(self) -> str:
+        """For people."""
+        if not self.manifest:
+            return self.folder.resolve().name
+        source = self.manifest["request"]["model"]["source"].rstrip("/").rpartition("/")[2]
+        return f"{source} pruned by {self.manifest['sparsity']:.1%}"
 
     @property
     def head_rows(self) -> int:
         """Rows of one head."""
-        return int(self.first_layer.head_dim or self.hidden // self.first_layer.num_attention_heads)
+        return _head_rows(self.config)
 
     @property
     def hidden(self) -> int:
@@ -66,17 +67,12 @@ class SavedFolder:
     @property
     def first_layer(self) -> Any:
         """The config as its first layer sees it: with a number of heads."""
-        return self.config.per_layer_config[0] if _is_per_layer(self.config) else self.config
+        return _first_layer(self.config)
 
     @property
     def rope(self) -> dict[str, Any]:
         """The rotary settings: `rope_type`, `rope_theta` and what the type needs."""
         return dict(self.config.rope_parameters)
-
-    @property
-    def tied(self) -> bool:
-        """Whether the head is the embedding."""
-        return "lm_head.weight" not in self.tensors
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Of a tensor, which is not read."""
@@ -97,23 +93,12 @@ def opened(folder: Path) -> Iterator[SavedFolder]:
         UnsupportedExportError: its layers are not Llama-like.
     """
     config = _config(folder)
-    family = config.model_type.removeprefix("bonsai_")
-    if family not in FAMILIES:
-        raise UnsupportedExportError(
-            "this family loads in transformers and vLLM only",
-            field="folder",
-            value=config.model_type,
-            allowed=", ".join(FAMILIES),
-            cure="serve the folder itself, as docs/serving.md shows",
-        )
-    if config.hidden_act not in ("silu", "swish"):
-        raise UnsupportedExportError(
-            "other formats' blocks have one activation",
-            field="config.hidden_act",
-            value=config.hidden_act,
-            allowed="silu",
-            cure="serve the folder itself, as docs/serving.md shows",
-        )
+    require_family(
+        _family(config),
+        getattr(config, "hidden_act", None),
+        field="folder",
+        value=str(folder),
+    )
     with ExitStack() as files:
         tensors = {
             name: file
@@ -123,7 +108,9 @@ def opened(folder: Path) -> Iterator[SavedFolder]:
         }
         if not tensors:
             raise _invalid(folder, "it has no safetensors")
-        yield SavedFolder(folder, config, family, _layers(config), tensors, _manifest(folder))
+        layers, manifest = _layers(config), _manifest(folder)
+        block = _block(folder, config, layers, tensors)
+        yield SavedFolder(folder, config, block, layers, tensors, manifest)
 
 
 @quiet()
@@ -149,6 +136,36 @@ def _invalid(folder: Path, problem: str) -> InvalidModelError:
 
 def _is_per_layer(config: Any) -> bool:
     return str(config.model_type).startswith("bonsai_")
+
+
+def _family(config: Any) -> str:
+    return str(config.model_type).removeprefix("bonsai_")
+
+
+def _first_layer(config: Any) -> Any:
+    return config.per_layer_config[0] if _is_per_layer(config) else config
+
+
+def _head_rows(config: Any) -> int:
+    first = _first_layer(config)
+    return int(first.head_dim or config.hidden_size // first.num_attention_heads)
+
+
+def _block(
+    folder: Path, config: Any, layers: tuple[LayerWidths, ...], tensors: dict[str, Any]
+) -> Block:
+    return Block(
+        field="folder",
+        value=str(folder),
+        family=_family(config),
+        uniform=len(set(layers)) == 1,
+        stock=not _is_per_layer(config),
+        square=layers[0].heads * _head_rows(config) == config.hidden_size,
+        tied="lm_head.weight" not in tensors,
+        biased=any(name.endswith(".bias") for name in tensors),
+        rope_type=config.rope_parameters.get("rope_type", "default"),
+        window=getattr(config, "sliding_window", None),
+    )
 
 
 def _layers(config: Any) -> tuple[LayerWidths, ...]:

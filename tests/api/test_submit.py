@@ -296,6 +296,24 @@ def test_an_unreachable_sparsity_is_refused(client: TestClient, body: dict[str, 
     assert error["allowed"].startswith("above 0, up to 0.")
 
 
+def test_a_format_that_cannot_say_the_result_is_refused(
+    client: TestClient, body: dict[str, Any], model_folder: Path
+) -> None:
+    wish = {**body, "formats": ["mlx", "gguf-f16"]}
+    assert client.post("/v1/jobs", json=wish).status_code == 201
+    path = model_folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"attention_bias": True}))
+    error = only_error(
+        require_problem(client.post("/v1/jobs", json=wish), 422, "unsupported_export")
+    )
+    assert (error["pointer"], error["value"]) == ("/formats", "mlx")
+    assert "layout 'uniform'" in error["message"]
+    problem = require_problem(
+        client.post("/v1/jobs", json={**body, "formats": ["exe"]}), 422, "invalid_request"
+    )
+    assert "gguf-q8_0" in str(only_error(problem))
+
+
 def test_a_size_that_the_model_has_already_is_refused(
     client: TestClient, body: dict[str, Any]
 ) -> None:

@@ -87,6 +87,7 @@ def test_submit_sends_every_option(
         *("--layout", "uniform", "--align", "8", "--no-refit", "--seed", "7"),
         *("--improvements", "5", "--damping", "0.5", "--experts", "whole"),
         *("--device-kind", "cpu", "--memory", "1.5"),
+        *("--format", "gguf-q8_0", "--format", "mlx"),
     )
     assert result.exit_code == 0, result.output
     job = client.job(result.stdout.strip())
@@ -129,6 +130,7 @@ def test_submit_sends_every_option(
             "damping": 0.5,
             "seed": 7,
         },
+        "formats": ["gguf-q8_0", "mlx"],
     }
 
 

@@ -22,11 +22,11 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_file_is_written_beside_the_folder(pruned: Path) -> None:
-    result = bonsai("export", pruned, "--format", "gguf", "--weights", "q8_0", "--json")
+    result = bonsai("export", pruned, "--format", "gguf-q8_0", "--json")
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     path = pruned.with_name("pruned-q8_0.gguf")
-    assert told == {"format": "gguf", "path": str(path), "bytes": path.stat().st_size}
+    assert told == {"format": "gguf-q8_0", "path": str(path), "bytes": path.stat().st_size}
     with llama_cpp(path) as runtime:
         assert runtime.written("a tree", 4)
 
@@ -40,7 +40,7 @@ def test_a_folder_is_written_where_it_is_wanted(pruned: Path, tmp_path: Path) ->
 
 def test_nothing_is_written_over(pruned: Path, tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_text("mine")
-    command = ("export", pruned, "--format", "gguf", "--output", tmp_path / "model.gguf")
+    command = ("export", pruned, "--format", "gguf-f16", "--output", tmp_path / "model.gguf")
     result = bonsai(*command)
     assert result.exit_code == 1
     assert "something is there already" in result.stderr
@@ -49,7 +49,7 @@ def test_nothing_is_written_over(pruned: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_says_why(tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "dense", "GPT2LMHeadModel")
-    result = bonsai("export", folder, "--format", "gguf")
+    result = bonsai("export", folder, "--format", "gguf-f16")
     assert result.exit_code == 1
     assert "llama, mistral, qwen2, qwen3" in result.stderr
     assert "Traceback" not in result.stderr

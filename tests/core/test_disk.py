@@ -10,6 +10,7 @@ from bonsai_core.budget import budget
 from bonsai_core.config import PruneRequest
 from bonsai_core.disk import disk
 from bonsai_core.file_ledger import FileLedger
+from bonsai_core.formats.names import Format
 from bonsai_core.models import dense_config
 from bonsai_core.pruner import prune
 
@@ -50,3 +51,16 @@ def test_a_run_takes_what_was_told(
     )
     assert most <= 1.1 * told.scratch
     assert told.scratch <= 1.5 * most
+
+
+def test_each_format_is_another_result(
+    saved_model: Callable[..., Path], request_for: Callable[..., PruneRequest], tmp_path: Path
+) -> None:
+    model = saved_model(hidden=96, channels=256, head_dim=24, layers=3)
+    request = request_for(model, preset="statistics").model_copy(
+        update={"formats": (Format.GGUF_F16, Format.GGUF_Q8_0, Format.MLX)}
+    )
+    told = disk(request, dense_config(request.model), 1)
+    prune(request, tmp_path / "out", ledger=FileLedger(tmp_path / "ledger"), device="cpu")
+    found = bytes_in(tmp_path / "out", ".safetensors") + bytes_in(tmp_path / "out", ".gguf")
+    assert told.result == pytest.approx(found, rel=0.1)

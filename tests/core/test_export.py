@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bonsai_core.config import ModelSource, PruneRequest
 from bonsai_core.errors import PruneError
-from bonsai_core.export import require_free
+from bonsai_core.folders import require_free
 from bonsai_core.models import load, load_saved, parameters
 from bonsai_core.registration import register
 from tests.core.conftest import contents, umask

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from bonsai_core.formats.names import Format
 from jobs.devices import DeviceNeeds
 from jobs.request import JobRequest, Target
 from jobs.schedule import Schedule, WaitingReason
@@ -77,6 +78,19 @@ def test_a_target_with_stops_publishes_a_model_for_each(
     assert {f"{folder}/model.safetensors" for folder in folders} <= names
     assert all(name.partition("/")[0] in folders for name in names)
     assert (job.progress["round"], job.progress["rounds"]) == (3, 3)
+
+
+def test_a_result_is_published_in_each_format_that_was_wished_for(
+    service: Service, request_for: Callable[..., JobRequest]
+) -> None:
+    service.start_worker()
+    request = request_for(preset="statistics").model_copy(
+        update={"formats": (Format.GGUF_Q8_0, Format.MLX)}
+    )
+    job = service.wait_final(service.submit(request))
+    assert job.state == JobState.SUCCEEDED, job.error
+    names = {artifact.name for artifact in service.store.artifacts(job.id)}
+    assert {"model.safetensors", "gguf/model-q8_0.gguf", "mlx/config.json"} <= names
 
 
 def test_a_source_that_has_come_to_lead_outside_is_not_read(
