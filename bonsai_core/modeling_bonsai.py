@@ -47,6 +47,7 @@ class Family(NamedTuple):
         experts: paths of the router and of the experts in a layer of a mixture. How many experts
             there are, and the width of each, is given by `expert_widths`, the last of `widths`.
         reads_heads: its attention asks the config for the number of heads whenever it runs.
+        caps_scores: its attention caps scores, which scaled_dot_product_attention cannot do.
     """
 
     package: str
@@ -60,6 +61,7 @@ class Family(NamedTuple):
     resized: tuple[str, ...] = ()
     experts: tuple[str, ...] = ()
     reads_heads: bool = False
+    caps_scores: bool = False
 
     @property
     def class_names(self) -> dict[str, str]:
@@ -84,7 +86,7 @@ FAMILIES = {
     "bonsai_mistral": Family("mistral", "Mistral"),
     "bonsai_qwen2": Family("qwen2", "Qwen2"),
     "bonsai_qwen3": Family("qwen3", "Qwen3"),
-    "bonsai_gemma2": Family("gemma2", "Gemma2"),
+    "bonsai_gemma2": Family("gemma2", "Gemma2", caps_scores=True),
     "bonsai_gemma3_text": Family(
         "gemma3", "Gemma3", config="Gemma3TextConfig", backbone="Gemma3TextModel"
     ),
@@ -239,7 +241,8 @@ class Experts(nn.ModuleList):
         order = torch.argsort(chosen.flatten(), stable=True)
         loads = torch.bincount(chosen.flatten(), minlength=len(self)).tolist()
         for expert, places in zip(self, torch.split(order, loads), strict=True):
-            if len(places):
+            # In training also without a token: every parameter gets a gradient, as in stock.
+            if len(places) or self.training:
                 parts[places] = expert(states[places // each])
         # Summed as stock classes do: in one order, and in float32 whatever the parts are in.
         weighted = parts.view(-1, each, states.shape[1]) * weights[:, :, None]
@@ -275,6 +278,13 @@ class _PerLayerModel(PreTrainedModel):
             # number of heads, which the global config refuses to say; any layer's config will do.
             backbone.rotary_emb.config = first
         self.post_init()
+
+    def _get_static_cache_init_shape(self) -> None:
+        """None: each layer of a static cache is made when it is first used, by what comes in.
+
+        The stock answer is one number of key-value heads for all layers, in older releases of
+        transformers, and for Falcon in newer ones a wrong number.
+        """
 
     def _layer(self, config: PreTrainedConfig, index: int) -> nn.Module:
         """One decoder layer of the widths in its config."""
@@ -331,6 +341,9 @@ def classes_of(model_type: str) -> AutoClasses:
     names = family.class_names
     config_class = _config_class(model_type, names["AutoConfig"])
     own = {"__module__": __name__, "config_class": config_class, "family": family}
+    if family.caps_scores:
+        # Older releases of transformers take it by default, and leave out the caps.
+        own["_supports_sdpa"] = False
     backbone = family.stock(family.backbone, "Model")
     causal_lm = family.stock(family.causal_lm, "ForCausalLM")
     return AutoClasses(
