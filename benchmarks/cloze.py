@@ -1,11 +1,9 @@
-"""Multiple-choice questions from held-out text: which words come next?
+"""Cloze questions of a benchmark: kept in a file, and scored.
 
-A context ends inside a paragraph; one choice is how it goes on, the others are from elsewhere in
-the same text, of the same length in tokens. A model answers by log-likelihood, without training.
+They come from `bonsai_core.cloze`. A model answers by log-likelihood, without training.
 """
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,26 +14,10 @@ import torch
 from torch import Tensor
 
 from bonsai_core.calibration import tokenize
+from bonsai_core.cloze import questions_from
 from bonsai_core.families import Family
 from bonsai_core.models import logits_of
-from bonsai_core.seeds import generator
-
-CHOICES = 4
-CONTEXT_WORDS = 32
-"""Some 40 tokens of most texts and tokenizers."""
-CONTINUATION_WORDS = (8, 9, 10)
-# What WikiText puts for a rare word: a choice full of them says nothing.
-_UNKNOWN = "<unk>"
-_WRONG_SPANS_PER_QUESTION = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A context, ways to go on, each beginning with a space, and the number of the true one."""
-
-    context: str
-    choices: tuple[str, ...]
-    answer: int
+from bonsai_core.utilities.questions import Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,75 +35,16 @@ class Score:
     questions: int
 
 
-def questions_from(content: str, tokenizer: Any, count: int) -> list[Question]:
-    """Questions from paragraphs all over a text; the same ones every time.
+def so_many_from(content: str, tokenizer: Any, count: int) -> list[Question]:
+    """So many questions from a text.
 
     Raises:
-        SystemExit: the text does not have so many.
+        SystemExit: it does not have them.
     """
-    random = generator(0, 0, "cloze")
-    paragraphs = [words for line in content.split("\n") if len(words := line.split()) >= _least()]
-    pool = _spans(paragraphs, tokenizer, _WRONG_SPANS_PER_QUESTION * count, random)
-    questions: list[Question] = []
-    # Each paragraph is asked about once, in a random order, so no part of the text weighs more.
-    for number in random.permutation(len(paragraphs)).tolist():
-        if len(questions) == count:
-            break
-        question = _question(number, paragraphs[number], pool, tokenizer, random)
-        if question is not None:
-            questions.append(question)
+    questions = questions_from(content, tokenizer, count)
     if len(questions) < count:
         raise SystemExit(f"the text gives {len(questions)} questions; {count} were asked for")
     return questions
-
-
-def _least() -> int:
-    return CONTEXT_WORDS + max(CONTINUATION_WORDS)
-
-
-Span = tuple[int, str]
-"""A paragraph's number and some words of it, with a space before each."""
-
-
-def _spans(
-    paragraphs: Sequence[list[str]], tokenizer: Any, count: int, random: np.random.Generator
-) -> dict[int, list[Span]]:
-    """Words from all over the text, by their number of tokens."""
-    pool = defaultdict(list)
-    for _ in range(count if paragraphs else 0):
-        number = int(random.integers(len(paragraphs)))
-        words = int(random.choice(CONTINUATION_WORDS))
-        start = int(random.integers(len(paragraphs[number]) - words + 1))
-        span = _joined(paragraphs[number][start : start + words])
-        if _UNKNOWN not in span:
-            pool[len(tokenize([span], tokenizer))].append((number, span))
-    return dict(pool)
-
-
-def _joined(words: Sequence[str]) -> str:
-    return "".join(f" {word}" for word in words)
-
-
-def _question(
-    number: int,
-    paragraph: list[str],
-    pool: dict[int, list[Span]],
-    tokenizer: Any,
-    random: np.random.Generator,
-) -> Question | None:
-    """A question about one paragraph; None where no wrong choices are as long as the true one."""
-    words = int(random.choice(CONTINUATION_WORDS))
-    start = int(random.integers(CONTEXT_WORDS, len(paragraph) - words + 1))
-    context = _joined(paragraph[start - CONTEXT_WORDS : start]).strip()
-    true = _joined(paragraph[start : start + words])
-    as_long = pool.get(len(tokenize([true], tokenizer)), [])
-    wrong = sorted({span for other, span in as_long if other != number and span != true})
-    if _UNKNOWN in true or len(wrong) < CHOICES - 1:
-        return None
-    choices = [wrong[i] for i in random.choice(len(wrong), CHOICES - 1, replace=False)]
-    answer = int(random.integers(CHOICES))
-    choices.insert(answer, true)
-    return Question(context, tuple(choices), answer)
 
 
 def write(questions: Sequence[Question], path: Path) -> None:
@@ -136,7 +59,7 @@ def write(questions: Sequence[Question], path: Path) -> None:
 def read(path: Path) -> list[Question]:
     """What `write` wrote."""
     rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return [Question(row["context"], tuple(row["choices"]), row["answer"]) for row in rows]
+    return [Question.model_validate(row) for row in rows]
 
 
 def score(model: Any, family: Family, tokenizer: Any, questions: Sequence[Question]) -> Score:

@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from benchmarks.cloze import Question, score
+from benchmarks.cloze import score
 from benchmarks.texts import Text, spread, windows_of
 from bonsai_core.evaluation import mean_nll, perplexity_of
 from bonsai_core.families import Family
+from bonsai_core.utilities.questions import Question
 
 _SURELY = 1.1
 

@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     wish = parser.parse_args(arguments)
     source = ModelSource(source=wish.model) if wish.model else packaged_model()
-    dense, tokenizer, family = load_saved(source, torch.device("cpu"))
+    live = load_saved(source, torch.device("cpu"))
+    dense, tokenizer, family = live.model, live.tokenizer, live.family
     random = generator(wish.seed, 0, "openings of a benchmark")
     text = tokenize(["".join(read_text(str(wish.text)))], tokenizer).numpy()
     openings = {
@@ -47,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     expected = {name: lengths(dense, family, tokens) for name, tokens in openings.items()}
     print(f"| model | {' | '.join(openings)} |\n| --- |{' --- |' * len(openings)}")
     for folder in wish.folders:
-        pruned, _, _ = load_saved(ModelSource(source=str(folder.resolve())), torch.device("cpu"))
+        source = ModelSource(source=str(folder.resolve()))
+        pruned = load_saved(source, torch.device("cpu")).model
         shares = [
             lost(expected[name], lengths(pruned, family, tokens))
             for name, tokens in openings.items()

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from benchmarks.baselines import DAMPING
-from benchmarks.cloze import CHOICES, CONTEXT_WORDS, CONTINUATION_WORDS, Question
 from benchmarks.exam import Exam
 from benchmarks.texts import Text
+from bonsai_core.cloze import CHOICES, CONTEXT_WORDS, CONTINUATION_WORDS
 from bonsai_core.config import ModelSource
 from bonsai_core.models import LoadedModel, non_embedding_parameters, parameters
+from bonsai_core.utilities.questions import Question
 from bonsai_core.versions import versions
 
 Protocol = Mapping[str, Any]

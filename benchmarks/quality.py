@@ -171,12 +171,10 @@ class Bench:
             request = self._request(self._calibration(seed), sparsity, overrides | {"seed": seed})
             work = self.scratch / f"{OURS} {settings} to {sparsity} seed {seed}"
             found = run(request, work, self._layers, self.device)
-            model, tokenizer, family = load_saved(
-                ModelSource(source=str(found.model.resolve())), self.device
-            )
-            removed = self.total - non_embedding_parameters(model)
+            live = load_saved(ModelSource(source=str(found.model.resolve())), self.device)
+            removed = self.total - non_embedding_parameters(live.model)
             for key in keys:
-                marks = self._take(key.part, model, family, tokenizer)
+                marks = self._take(key.part, live.model, live.family, live.tokenizer)
                 self._keep(key, marks, found.spending, removed=removed, added=0)
             shutil.rmtree(work)  # the ledger of a refitted model is as large as the model
 
@@ -299,7 +297,7 @@ class Bench:
         unseen = beyond(evaluation, wish.windows * wish.window, tokenizer)
         contents = {"evaluation": unseen, "speeches": self.texts["speeches"].content}
         questions = {
-            name: cloze.questions_from(content, tokenizer, wish.questions)
+            name: cloze.so_many_from(content, tokenizer, wish.questions)
             for name, content in contents.items()
         }
         return Exam(windows, questions, {"evaluation": everything})

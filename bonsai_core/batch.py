@@ -63,7 +63,7 @@ def batch_of(
     source = request.calibration.model_copy(update=wish)
     text = calibration_batch(source, loaded.tokenizer, seed)
     random = generator(seed, 0, "own text")
-    own = written(loaded, request.own_samples, length, random, go_on)
+    own = written(loaded.live, request.own_samples, length, random, go_on)
     given = text.to(loaded.device)
     for_trials, own_for_trials = request.trial_given_samples, request.trial_own_samples
     heard = (given[: len(given) - for_trials], own[: len(own) - own_for_trials])
@@ -84,7 +84,8 @@ def _openings(loaded: LoadedModel, given: Tensor, request: PruneRequest) -> Tens
     half = -(-request.calibration.tokens // TOKENS_PER_OPENING // 2)
     random = generator(request.pruning.seed, 0, "openings")
     text = given.flatten().cpu().numpy()
-    drawn = random.integers(vocabulary_of(loaded), size=half)
-    special = [token for token in loaded.tokenizer.all_special_ids if token < vocabulary_of(loaded)]
+    vocabulary = vocabulary_of(loaded.live)
+    drawn = random.integers(vocabulary, size=half)
+    special = [token for token in loaded.tokenizer.all_special_ids if token < vocabulary]
     chosen = np.concatenate([random.choice(text, half), drawn, np.array(special, dtype=np.int64)])
     return torch.from_numpy(chosen.astype(np.int64)).to(loaded.device)

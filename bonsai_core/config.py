@@ -215,6 +215,21 @@ class Pruning(_Frozen):
         return value
 
 
+class ReportWish(_Frozen):
+    """What the report measures besides what it always does: the dense model and each result."""
+
+    text: Annotated[str | None, Field(min_length=1, max_length=4096, pattern=r"\.(txt|jsonl)$")] = (
+        None
+    )
+    """A `.txt` or `.jsonl` file, unlike the calibration text, for perplexity and questions."""
+
+    prompts: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=2000)], ...], Field(max_length=8)
+    ] = ()
+    """Beginnings that each model is to go on with; if there are none, some of the calibration
+    text."""
+
+
 class PruneRequest(_Frozen):
     """One prune: a model, a calibration text, a target, and how to get there."""
 
@@ -226,6 +241,9 @@ class PruneRequest(_Frozen):
     formats: Annotated[tuple[Format, ...], Field(max_length=len(Format))] = ()
     """What the result is written in besides its own folder, in folders inside it: GGUF files for
     llama.cpp, with their type of weights, and `mlx` for mlx-lm."""
+
+    report: ReportWish | None = ReportWish()
+    """Of `report.html` and `report.json` beside the result; null: there are none."""
 
     @field_validator("formats")
     @classmethod

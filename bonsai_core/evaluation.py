@@ -1,9 +1,6 @@
 """What a model is worth on token sequences: mean negative log-likelihood, by forward passes."""
 
-import hashlib
 import math
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +9,11 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from bonsai_core.calibration import read_text, tokenize
-from bonsai_core.config import ModelSource
 from bonsai_core.errors import BrokenNumericsError, InvalidCalibrationError
 from bonsai_core.events import GoOn, regardless
 from bonsai_core.families import Family
-from bonsai_core.models import (
-    device_named,
-    load_saved,
-    logits_of,
-    non_embedding_parameters,
-    parameters,
-)
+from bonsai_core.models import logits_of
 from bonsai_core.portions import positions_at_once, sequences_at_once
-from bonsai_core.versions import versions
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """A perplexity with its whole protocol: windows of one text, no overlap, no special tokens."""
-
-    perplexity: float
-    mean_nll: float
-    windows: int
-    window: int
-    tokens: int
-    """Predicted tokens: window - 1 in each window."""
-    parameters: int
-    non_embedding_parameters: int
-    forward_tokens_per_second: float
-    seconds: float
-    device: str
-    dtype: str
-    text_sha256: str
-    versions: dict[str, str]
 
 
 @torch.inference_mode()
@@ -90,47 +59,6 @@ def mean_nll(model: Any, family: Family, sequences: Tensor, go_on: GoOn = regard
 def perplexity_of(nll: float) -> float:
     """exp(nll), at most 5e34: beyond any meaning, but JSON can hold it and its square is finite."""
     return math.exp(min(nll, 80.0))
-
-
-def evaluate_folder(
-    model: ModelSource, text: Path, *, window: int, windows: int | None, device: str
-) -> Evaluation:
-    """Perplexity of a saved model, pruned or not, on the first windows of a text.
-
-    Args:
-        model: a folder, hub id or GGUF file; pruned models need no remote code.
-        text: a `.txt` or `.jsonl` file.
-        window: tokens per window, from 2.
-        windows: how many windows; None for all that the text has.
-        device: auto, cpu, cuda or cuda:N.
-
-    Raises:
-        InvalidCalibrationError: the text is missing or shorter than asked.
-        InvalidModelError: the model cannot be loaded.
-        UnsupportedModelError: it is of no family we know.
-    """
-    place = device_named(device)
-    live, tokenizer, family = load_saved(model, place)
-    sequences = first_windows(text, tokenizer, window=window, windows=windows).to(place)
-    mean_nll(live, family, sequences[:1])  # warm-up: kernels chosen, memory allocated
-    started = time.perf_counter()
-    nll = mean_nll(live, family, sequences)
-    seconds = time.perf_counter() - started
-    return Evaluation(
-        perplexity=perplexity_of(nll),
-        mean_nll=nll,
-        windows=sequences.shape[0],
-        window=window,
-        tokens=sequences.shape[0] * (window - 1),
-        parameters=parameters(live),
-        non_embedding_parameters=non_embedding_parameters(live),
-        forward_tokens_per_second=sequences.numel() / seconds,
-        seconds=seconds,
-        device=str(place),
-        dtype=str(next(live.parameters()).dtype).removeprefix("torch."),
-        text_sha256=hashlib.sha256(text.read_bytes()).hexdigest(),
-        versions=versions(),
-    )
 
 
 def first_windows(text: Path, tokenizer: Any, *, window: int, windows: int | None) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bonsai_core.events import GoOn, regardless
-from bonsai_core.models import LoadedModel, logits_of
+from bonsai_core.models import LiveModel, logits_of
 from bonsai_core.portions import written_at_once
 
 _DRAWN_TOGETHER = 32
@@ -21,7 +21,7 @@ _DRAWN_TOGETHER = 32
 
 @torch.inference_mode()
 def written(
-    loaded: LoadedModel,
+    live: LiveModel,
     count: int,
     length: int,
     random: np.random.Generator,
@@ -30,7 +30,7 @@ def written(
     """Sequences sampled from the model, at temperature 1, each from a first token of its own.
 
     Args:
-        loaded: the dense model.
+        live: the dense model.
         count: N, how many.
         length: S, tokens of each.
         random: the run's generator for them.
@@ -40,38 +40,38 @@ def written(
         [N, S] int64 token ids on the model's device.
     """
     sizes = [_DRAWN_TOGETHER] * (count // _DRAWN_TOGETHER) + [count % _DRAWN_TOGETHER]
-    parts = [_drawn_together(loaded, size, length, random, go_on) for size in sizes if size]
-    empty = torch.empty((0, length), dtype=torch.int64, device=loaded.device)
+    parts = [_drawn_together(live, size, length, random, go_on) for size in sizes if size]
+    empty = torch.empty((0, length), dtype=torch.int64, device=live.device)
     return torch.cat([empty, *parts])
 
 
-def vocabulary_of(loaded: LoadedModel) -> int:
+def vocabulary_of(live: LiveModel) -> int:
     """Tokens that both the tokeniser and the model know."""
-    return min(len(loaded.tokenizer), int(loaded.model.get_output_embeddings().weight.shape[0]))
+    return min(len(live.tokenizer), int(live.model.get_output_embeddings().weight.shape[0]))
 
 
 def _drawn_together(
-    loaded: LoadedModel, count: int, length: int, random: np.random.Generator, go_on: GoOn
+    live: LiveModel, count: int, length: int, random: np.random.Generator, go_on: GoOn
 ) -> Tensor:
     """Sequences whose numbers are drawn at once, so that how many fit side by side says nothing."""
-    vocabulary = vocabulary_of(loaded)
+    vocabulary = vocabulary_of(live)
     first = random.integers(vocabulary, size=(count, 1))
     drawn = random.random((length - 1, count)).T
     size = written_at_once()
     parts = [
-        _side_by_side(loaded, first[at : at + size], drawn[at : at + size], vocabulary, go_on)
+        _side_by_side(live, first[at : at + size], drawn[at : at + size], vocabulary, go_on)
         for at in range(0, count, size)
     ]
     return torch.cat(parts)
 
 
 def _side_by_side(
-    loaded: LoadedModel, first: np.ndarray, drawn: np.ndarray, vocabulary: int, go_on: GoOn
+    live: LiveModel, first: np.ndarray, drawn: np.ndarray, vocabulary: int, go_on: GoOn
 ) -> Tensor:
     """Write on from tokens [N, 1], by numbers [N, S - 1] between 0 and 1; [N, S]."""
-    backbone: Any = loaded.model.get_submodule(loaded.family.backbone)
-    logits = logits_of(loaded.model, loaded.family)
-    tokens = [torch.from_numpy(first).to(loaded.device)]
+    backbone: Any = live.model.get_submodule(live.family.backbone)
+    logits = logits_of(live.model, live.family)
+    tokens = [torch.from_numpy(first).to(live.device)]
     past = None
     for numbers in drawn.T:
         go_on()

@@ -53,6 +53,35 @@ class LoadedModel:
         """Number format of the weights."""
         return next(self.model.parameters()).dtype
 
+    @property
+    def live(self) -> "LiveModel":
+        """What of it computes."""
+        return LiveModel(self.model, self.family, self.tokenizer, self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveModel:
+    """A model that computes. It may change while it is pruned; this stays the same object."""
+
+    model: Any
+    family: Family
+    tokenizer: Any
+    device: torch.device
+
+    @property
+    def backbone(self) -> Any:
+        """From tokens to the hidden states before the head."""
+        return self.model.get_submodule(self.family.backbone)
+
+    @property
+    def head(self) -> Any:
+        """From hidden states to logits."""
+        return self.model.get_submodule(self.family.head)
+
+    def log_probabilities(self, states: Tensor) -> Tensor:
+        """Of each token as the next one, from hidden states [P, D]; [P, V] float32."""
+        return torch.log_softmax(logits_of(self.model, self.family)(states), dim=1)
+
 
 def device_named(name: str) -> torch.device:
     """The device `auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes CUDA when it is there.
@@ -120,8 +149,10 @@ def load(
 
 
 @quiet()
-def load_saved(source: ModelSource, device: torch.device) -> tuple[Any, Any, Family]:
-    """A saved model, pruned or dense, with its tokenizer and family, on a device.
+def load_saved(
+    source: ModelSource, device: torch.device, device_memory: int | None = None
+) -> LiveModel:
+    """A saved model, pruned or dense, on a device; `device_memory` as of `load`.
 
     Raises:
         InsufficientMemoryError: the device cannot hold even one layer at a time.
@@ -131,8 +162,8 @@ def load_saved(source: ModelSource, device: torch.device) -> tuple[Any, Any, Fam
     register()
     model, tokenizer = _from_pretrained(source)
     family = family_of({"architectures": [type(model).__name__.removeprefix("Bonsai")]})
-    _stream(model.eval(), family, device)
-    return model, tokenizer, family
+    _stream(model.eval(), family, device, device_memory)
+    return LiveModel(model, family, tokenizer, device)
 
 
 def _stream(

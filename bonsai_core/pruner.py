@@ -52,7 +52,7 @@ from bonsai_core.target import Size, Target, require_reachable
 from bonsai_core.trials import Bench
 from bonsai_core.utilities.mixture import mixture_of
 from bonsai_core.utilities.names import require_known
-from bonsai_core.utilities.utility import Factory, LiveModel
+from bonsai_core.utilities.utility import Factory
 
 ALGORITHM = 7
 """Changes whenever the same request would be decided otherwise; part of a ledger's fingerprint."""
@@ -299,8 +299,8 @@ class _Run:
             if dense
             else batch_of(self.loaded, request, self.go_on, text_file=text_file)
         )
-        live = LiveModel(self.loaded.model, self.loaded.family, self.loaded.tokenizer, place.device)
-        self.mixture = mixture_of(live, self.batch.tried, request.pruning.utilities, utilities)
+        parts, live = request.pruning.utilities, self.loaded.live
+        self.mixture = mixture_of(live, self.batch.tried, parts, utilities)
         self.bench = Bench(self.gates, self._blocks(self.batch.tried), self.mixture)
         self.ledger.open(self._fingerprint())
         if dense:

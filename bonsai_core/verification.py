@@ -85,18 +85,18 @@ def _files(folder: Path, said: dict[str, str]) -> Iterator[Check]:
 def _model(folder: Path, place: torch.device, manifest: dict[str, Any]) -> Iterator[Check]:
     """What the reloaded model is, beside what is said of it."""
     try:
-        model, _, family = load_saved(ModelSource(source=str(folder)), place)
+        live = load_saved(ModelSource(source=str(folder)), place)
     except InvalidModelError as error:
         yield Check("loads", True, error.problem, False)
         return
     yield Check("loads", True, True, True)
-    rest, before = non_embedding_parameters(model), manifest["non_embedding_parameters_before"]
+    rest, before = non_embedding_parameters(live.model), manifest["non_embedding_parameters_before"]
     for name, found in (
-        ("parameters", parameters(model)),
+        ("parameters", parameters(live.model)),
         ("non_embedding_parameters", rest),
         ("sparsity", (before - rest) / before),
     ):
         yield Check(name, manifest[name], found, found == manifest[name])
-    said, measured = manifest["probe"], probe(model, family, place)
+    said, measured = manifest["probe"], probe(live.model, live.family, place)
     near = math.isclose(measured, said["mean_nll"], rel_tol=_TOLERANCE.get(said["dtype"], 1e-3))
     yield Check("probe.mean_nll", said["mean_nll"], measured, near)

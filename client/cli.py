@@ -127,6 +127,7 @@ app.command("gc")(retention_commands.collect)
 app.command("download")(job_commands.download)
 app.command("prune")(local_commands.prune)
 app.command("evaluate")(local_commands.evaluate)
+app.command("compare")(local_commands.compare)
 app.command("export")(local_commands.export)
 app.command("verify")(local_commands.verify)
 

@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from bonsai_core.config import ModelSource
-from bonsai_core.evaluation import Evaluation, evaluate_folder
+from bonsai_core.measurement import Measurement, compare
 from bonsai_core.models import load
 from client.errors import ClientError
 from client.progress import job_display, watch_job
@@ -89,7 +89,7 @@ def main() -> int:
         with stages.stage("stop the service"):
             service.stop()
     with stages.stage("evaluate on text not used for calibration"):
-        before, after = (evaluate(model, evaluation) for model in (dense, pruned))
+        before, after = evaluate([dense, pruned], evaluation)
     with stages.stage("load with stock transformers and measure speed"):
         speeds, sample = measure([dense, pruned])
     show(console, (dense, before), (pruned, after), speeds, stages)
@@ -182,10 +182,11 @@ def download(url: str, job: Job, folder: Path) -> Path:
     return folder
 
 
-def evaluate(model: Path, text: Path) -> Evaluation:
+def evaluate(models: list[Path], text: Path) -> list[Measurement]:
     """Perplexity on the evaluation text."""
-    source = ModelSource(source=str(model))
-    return evaluate_folder(source, text, window=WINDOW, windows=WINDOWS, device="cpu")
+    sources = [ModelSource(source=str(model)) for model in models]
+    _, found = compare(sources, text, window=WINDOW, windows=WINDOWS, device="cpu")
+    return found
 
 
 @torch.inference_mode()
@@ -209,8 +210,8 @@ def measure(folders: list[Path]) -> tuple[list[float], str]:
 
 def show(
     console: Console,
-    before: tuple[Path, Evaluation],
-    after: tuple[Path, Evaluation],
+    before: tuple[Path, Measurement],
+    after: tuple[Path, Measurement],
     speeds: list[float],
     stages: Stages,
 ) -> None:
@@ -224,7 +225,7 @@ def show(
             ",.0f",
         ),
         ("file size, MB", [weights_size(p) / 1e6 for p, _ in (before, after)], ",.1f"),
-        ("perplexity", [e.perplexity for _, e in (before, after)], ".2f"),
+        ("perplexity", [e.perplexity["text"] for _, e in (before, after)], ".2f"),
         ("tokens per second", speeds, ",.0f"),
     ]
     for name, (old, new), form in rows:

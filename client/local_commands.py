@@ -110,24 +110,35 @@ def prune(
 def evaluate(
     model: options.ModelArgument,
     text: Annotated[Path, typer.Option(metavar="FILE", help="Text to evaluate on.")],
-    window: Annotated[int, typer.Option(min=2, help="Tokens in each window.")] = 512,
-    windows: Annotated[
-        int, typer.Option(min=0, help="Windows to evaluate, from the beginning; 0 for all.")
-    ] = 32,
+    window: options.Window = 512,
+    windows: options.Windows = 32,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     gguf_file: options.GgufFile = None,
     json: options.Json = False,
 ) -> None:
-    """Measure a model's perplexity and speed on a text, with the whole protocol."""
+    """Measure a model: perplexity and questions on a text, memory, speeds, with the protocol."""
     wish = {**model_source(model), "dtype": dtype or "auto"}
     if gguf_file is not None:
         wish["gguf_file"] = gguf_file
-    try:
-        from client.evaluate import run_evaluate  # noqa: PLC0415 - loads torch
-    except ImportError as error:
-        raise _missing(error, "core") from error
-    run_evaluate(wish, text, window=window, windows=windows or None, device=device, as_json=json)
+    _evaluate([wish], text, window, windows, device, as_json=json)
+
+
+def compare(
+    model: options.ModelArgument,
+    other: Annotated[
+        str, typer.Argument(metavar="OTHER", help="Another model, with the same tokenizer.")
+    ],
+    text: Annotated[Path, typer.Option(metavar="FILE", help="Text to measure both on.")],
+    window: options.Window = 512,
+    windows: options.Windows = 32,
+    device: options.Device = "auto",
+    dtype: options.Dtype = None,
+    json: options.Json = False,
+) -> None:
+    """Measure two models as `evaluate` does, and show them side by side."""
+    wishes = [{**model_source(name), "dtype": dtype or "auto"} for name in (model, other)]
+    _evaluate(wishes, text, window, windows, device, as_json=json)
 
 
 def export(
@@ -167,6 +178,24 @@ def verify(
     except ImportError as error:
         raise _missing(error, "core") from error
     raise typer.Exit(run_verify(folder, device=device, as_json=json))
+
+
+def _evaluate(
+    models: list[dict[str, str]],
+    text: Path,
+    window: int,
+    windows: int,
+    device: str,
+    *,
+    as_json: bool,
+) -> None:
+    try:
+        from client.evaluate import run_evaluate  # noqa: PLC0415 - loads torch
+    except ImportError as error:
+        raise _missing(error, "core") from error
+    run_evaluate(
+        models, text, window=window, windows=windows or None, device=device, as_json=as_json
+    )
 
 
 def _missing(error: ImportError, extra: str) -> ClientError:

@@ -208,6 +208,9 @@ Formats = Annotated[
     ),
 ]
 
+Window = Annotated[int, Option(min=2, help="Tokens in each window.")]
+Windows = Annotated[int, Option(min=0, help="Windows to evaluate, from the beginning; 0 for all.")]
+
 Device = Annotated[str, Option(help="auto, cpu or cuda; auto takes CUDA when it is there.")]
 DeviceMemory = Annotated[
     float | None,

@@ -2,40 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from bonsai_core.errors import BrokenNumericsError
 from bonsai_core.events import GoOn, regardless
-from bonsai_core.families import Family
-from bonsai_core.models import logits_of
-
-
-@dataclass(frozen=True, slots=True)
-class LiveModel:
-    """What a utility may run. The model changes while it is pruned; this stays the same object."""
-
-    model: Any
-    family: Family
-    tokenizer: Any
-    device: torch.device
-
-    @property
-    def backbone(self) -> Any:
-        """From tokens to the hidden states before the head."""
-        return self.model.get_submodule(self.family.backbone)
-
-    @property
-    def head(self) -> Any:
-        """From hidden states to logits."""
-        return self.model.get_submodule(self.family.head)
-
-    def log_probabilities(self, states: Tensor) -> Tensor:
-        """Of each token as the next one, from hidden states [P, D]; [P, V] float32."""
-        return torch.log_softmax(logits_of(self.model, self.family)(states), dim=1)
+from bonsai_core.models import LiveModel as LiveModel
 
 
 class Utility(Protocol):

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.cloze import CHOICES, Question, log_likelihoods, questions_from, read, score, write
+from benchmarks.cloze import log_likelihoods, read, score, so_many_from, write
+from bonsai_core.cloze import CHOICES, questions_from
 from bonsai_core.config import ModelSource
 from bonsai_core.models import LoadedModel, load
+from bonsai_core.utilities.questions import Question
 from tests.benchmarks.conftest import paragraphs
 from tests.tiny_models import ARCHITECTURES, tiny_model, tiny_tokenizer
 
@@ -20,6 +22,10 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def questions(content: str) -> list[Question]:
     return questions_from(content, tiny_tokenizer(), 20)
+
+
+def asked(choices: list[str], answer: int) -> Question:
+    return Question(context="The gardener cuts the", choices=choices, answer=answer)
 
 
 def test_the_true_choice_and_no_other_is_how_the_text_goes_on(
@@ -49,7 +55,7 @@ def test_questions_are_the_same_every_time_and_answers_are_everywhere(
 
 def test_a_text_with_too_few_paragraphs_is_refused() -> None:
     with pytest.raises(SystemExit, match="0 questions"):
-        questions_from("too short\n" * 100, tiny_tokenizer(), 1)
+        so_many_from("too short\n" * 100, tiny_tokenizer(), 1)
 
 
 def test_what_is_written_is_read(questions: list[Question], tmp_path: Path) -> None:
@@ -61,7 +67,7 @@ def test_what_is_written_is_read(questions: list[Question], tmp_path: Path) -> N
 def test_likelihoods_are_those_of_whole_forward_passes(tmp_path: Path, architecture: str) -> None:
     folder = tiny_model(tmp_path / "model", architecture)
     loaded = load(ModelSource(source=str(folder)), torch.device("cpu"))
-    question = Question("The gardener cuts the", (" rose", " old tree in winter", " x"), 1)
+    question = asked([" rose", " old tree in winter", " x"], 1)
     found = log_likelihoods(loaded.model, loaded.family, loaded.tokenizer, question)
     start = len(question.context)
     for choice, value in zip(question.choices, found, strict=True):
@@ -75,12 +81,12 @@ def test_likelihoods_are_those_of_whole_forward_passes(tmp_path: Path, architect
 
 def test_the_score_counts_right_answers_and_means_their_lead(loaded: LoadedModel) -> None:
     model, family, tokenizer = loaded.model, loaded.family, loaded.tokenizer
-    asked = Question("The gardener cuts the", (" rose", " tree", " hose"), 0)
-    likely = log_likelihoods(model, family, tokenizer, asked)
+    choices = [" rose", " tree", " hose"]
+    likely = log_likelihoods(model, family, tokenizer, asked(choices, 0))
     best = max(range(3), key=lambda number: likely[number])
     lead = sorted(likely)[-1] - sorted(likely)[-2]
-    right = Question(asked.context, asked.choices, best)
-    wrong = Question(asked.context, asked.choices, min(range(3), key=lambda n: likely[n]))
+    right = asked(choices, best)
+    wrong = asked(choices, min(range(3), key=lambda n: likely[n]))
     found = score(model, family, tokenizer, [right, wrong])
     assert found.accuracy == 0.5
     assert found.margin == pytest.approx((lead + min(likely) - max(likely)) / 2)

@@ -23,7 +23,8 @@ def test_a_model_has_lost_nothing_against_itself(
 
 def test_the_state_is_the_one_that_enters_the_middle_layer(tmp_path: Path) -> None:
     source = ModelSource(source=str(tiny_model(tmp_path / "model", layers=4)))
-    model, _, family = load_saved(source, CPU)
+    live = load_saved(source, CPU)
+    model, family = live.model, live.family
     tokens = torch.arange(20)
     with torch.inference_mode():
         states = model(tokens[:, None], output_hidden_states=True).hidden_states

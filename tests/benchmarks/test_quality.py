@@ -8,7 +8,7 @@ import pytest
 from benchmarks.quality import METHODS, OURS, PAPER, main
 from benchmarks.quality_tables import DENSE
 from bonsai_core.config import ModelSource
-from bonsai_core.evaluation import evaluate_folder
+from bonsai_core.measurement import compare
 from tests.benchmarks.conftest import paragraphs
 
 SETTINGS = {
@@ -73,8 +73,8 @@ def test_every_method_is_measured_once_and_a_second_run_measures_nothing(
 
     dense = results[0]
     source = ModelSource(source=str(model_folder))
-    expected = evaluate_folder(source, texts[1], window=32, windows=4, device="cpu")
-    assert dense["perplexity"]["evaluation"] == pytest.approx(expected.perplexity)
+    _, [expected] = compare([source], texts[1], window=32, windows=4, device="cpu")
+    assert dense["perplexity"]["evaluation"] == pytest.approx(expected.perplexity["text"])
     for result in results:
         asked = result["key"]["sparsity"]
         assert result["sparsity"] == pytest.approx(asked, abs=0.02)

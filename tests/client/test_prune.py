@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from bonsai_core.config import Preset, Pruning
 from client.cli import app
+from tests.formats.pruned_folders import pruned_folder
 from tests.tiny_models import tiny_model, tiny_text
 
 BONSAI = [sys.executable, "-c", "from client.cli import main; main()"]
@@ -195,6 +196,7 @@ def test_evaluate_prints_the_measurement(model: Path, text: Path) -> None:
     measured = json.loads(bonsai(*command, "--device", "cpu", "--json").stdout)
     assert (measured["windows"], measured["window"], measured["tokens"]) == (4, 64, 252)
     assert measured["perplexity"] > 1
+    assert measured["decode_tokens_per_second"] > 0
     assert len(measured["text_sha256"]) == 64
 
 
@@ -202,6 +204,21 @@ def test_evaluate_takes_the_whole_text_for_0_windows(model: Path, text: Path) ->
     command = ("evaluate", str(model), "--text", str(text), "--window", "64", "--windows", "0")
     measured = json.loads(bonsai(*command, "--device", "cpu", "--json").stdout)
     assert measured["windows"] == text.stat().st_size // 64
+
+
+def test_compare_shows_two_models_side_by_side(model: Path, text: Path, tmp_path: Path) -> None:
+    smaller = pruned_folder(tmp_path, "LlamaForCausalLM")
+    models = (str(smaller.parent / "dense"), str(smaller))
+    command = ("compare", *models, "--text", str(text), "--window", "64", "--windows", "4")
+    result = bonsai(*command, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert "ratio" in result.stdout
+    dense, pruned = json.loads(bonsai(*command, "--device", "cpu", "--json").stdout)
+    assert pruned["parameters"] < dense["parameters"]
+    assert pruned["text_sha256"] == dense["text_sha256"]
+    alone = bonsai("evaluate", *command[2:], "--device", "cpu", "--json")
+    same = ("perplexity", "accuracy", "parameters", "file_bytes")
+    assert [json.loads(alone.stdout)[name] for name in same] == [pruned[name] for name in same]
 
 
 @pytest.mark.parametrize("wrong", [("--text", "/nowhere.txt"), ("--dtype", "int3")])

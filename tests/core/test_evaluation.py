@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from bonsai_core import portions
 from bonsai_core.config import ModelSource
-from bonsai_core.errors import BrokenNumericsError, InvalidCalibrationError, UnavailableDeviceError
-from bonsai_core.evaluation import evaluate_folder, first_windows, mean_nll, perplexity_of
-from bonsai_core.models import LoadedModel, load, non_embedding_parameters, parameters
+from bonsai_core.errors import BrokenNumericsError, InvalidCalibrationError
+from bonsai_core.evaluation import first_windows, mean_nll, perplexity_of
+from bonsai_core.models import LoadedModel, load
 from tests.tiny_models import VOCABULARY, tiny_model, tiny_tokenizer
 
 SEQUENCES = torch.randint(0, 256, (5, 50), generator=torch.Generator().manual_seed(0))
@@ -84,23 +84,6 @@ def test_a_perplexity_is_always_a_number_that_json_can_hold() -> None:
     assert math.isfinite(perplexity_of(1e6) ** 2)
 
 
-def test_an_evaluation_carries_its_protocol(saved_model: Callable[..., Path], text: Path) -> None:
-    folder = saved_model()
-    found = evaluate_folder(
-        ModelSource(source=str(folder)), text, window=32, windows=4, device="cpu"
-    )
-    loaded = loaded_model(folder)
-    tokens = first_windows(text, loaded.tokenizer, window=32, windows=4)
-    assert found.mean_nll == pytest.approx(mean_nll(loaded.model, loaded.family, tokens))
-    assert found.perplexity == math.exp(found.mean_nll)
-    assert (found.windows, found.window, found.tokens) == (4, 32, 4 * 31)
-    assert found.parameters == parameters(loaded.model)
-    assert found.non_embedding_parameters == non_embedding_parameters(loaded.model)
-    assert (found.device, found.dtype) == ("cpu", "float32")
-    assert found.forward_tokens_per_second > 0
-    assert {"torch", "transformers", "bonsai-pruning"} <= set(found.versions)
-
-
 def test_windows_are_the_first_of_the_text_without_overlap(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("abcdefghij" * 3)
@@ -111,14 +94,3 @@ def test_windows_are_the_first_of_the_text_without_overlap(tmp_path: Path) -> No
         first_windows(path, tiny_tokenizer(), window=8, windows=4)
     with pytest.raises(InvalidCalibrationError, match="a longer text or a shorter window"):
         first_windows(path, tiny_tokenizer(), window=31, windows=None)
-
-
-def test_a_device_that_is_not_there_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    with pytest.raises(UnavailableDeviceError):
-        evaluate_folder(
-            ModelSource(source=str(tmp_path / "none")),
-            tmp_path / "none.txt",
-            window=8,
-            windows=None,
-            device="quantum",
-        )

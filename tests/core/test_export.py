@@ -133,7 +133,7 @@ def test_a_head_of_its_own_is_kept_whatever_the_config_says(
         lambda i: 1 if uniform else 1 + i, lambda _: 10
     )
     pruned.save(tmp_path / "out")
-    again, _, _ = load_saved(ModelSource(source=str(tmp_path / "out")), CPU)
+    again = load_saved(ModelSource(source=str(tmp_path / "out")), CPU).model
     assert torch.allclose(logits(again), logits(pruned.loaded.model), rtol=0, atol=1e-6)
 
 

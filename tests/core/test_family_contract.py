@@ -145,9 +145,9 @@ def test_a_family_with_fixed_parts_is_pruned_as_far_as_is_said(
     request = request_for(folder, reachable, layout=layout, align=16, sparsity_per_round=0.5)
     result = prune(request, tmp_path / "out", ledger=MemoryLedger(), device="cpu")
     assert result.sparsity == pytest.approx(reachable)
-    again, _, family = load_saved(ModelSource(source=str(tmp_path / "out")), CPU)
+    again = load_saved(ModelSource(source=str(tmp_path / "out")), CPU)
     tokens = calibration_batch(request.calibration, tiny_tokenizer(), request.pruning.seed)
-    nll = mean_nll(again, family, tokens)
+    nll = mean_nll(again.model, again.family, tokens)
     assert perplexity_of(nll) == pytest.approx(result.perplexity, rel=1e-4)
     with pytest.raises(UnreachableTargetError, match=rf"of {architecture} is never pruned"):
         prune(request_for(folder, 0.9), tmp_path / "no", ledger=MemoryLedger(), device="cpu")
@@ -471,7 +471,6 @@ class TestFamily:
         again = AutoModelForCausalLM.from_pretrained(folder).eval()
         assert torch.allclose(logits(again), logits(pruned.loaded.model), rtol=0, atol=1e-5)
         assert counted(again) == counted(pruned.loaded.model)
-        _, _, family = load_saved(ModelSource(source=str(folder)), CPU)
-        assert family is pruned.loaded.family
+        assert load_saved(ModelSource(source=str(folder)), CPU).family is pruned.loaded.family
         generate = partial(again.generate, TOKENS[:1], max_new_tokens=4, do_sample=False)
         assert generate(use_cache=True).tolist() == generate(use_cache=False).tolist()

@@ -26,12 +26,12 @@ def random(seed: int = 0) -> np.random.Generator:
 
 
 def test_the_same_seed_writes_the_same_and_another_something_else(loaded: LoadedModel) -> None:
-    first = written(loaded, 3, 12, random())
+    first = written(loaded.live, 3, 12, random())
     assert first.shape == (3, 12)
     assert first.dtype == torch.int64
     assert 0 <= int(first.min()) <= int(first.max()) < len(loaded.tokenizer)
-    assert torch.equal(first, written(loaded, 3, 12, random()))
-    assert not torch.equal(first, written(loaded, 3, 12, random(1)))
+    assert torch.equal(first, written(loaded.live, 3, 12, random()))
+    assert not torch.equal(first, written(loaded.live, 3, 12, random(1)))
 
 
 @torch.inference_mode()
@@ -41,7 +41,7 @@ def test_every_token_is_as_likely_as_the_model_says(
     """Along the text, the shares that uniform numbers fell into: each token's own slice."""
     monkeypatch.setattr(generation, "_DRAWN_TOGETHER", 2)
     vocabulary = min(len(loaded.tokenizer), loaded.model.config.vocab_size)
-    tokens = written(loaded, 3, 10, random())
+    tokens = written(loaded.live, 3, 10, random())
     shares = loaded.model(tokens).logits.double().softmax(-1).cumsum(-1)
     repeated = random()
     for rows in (slice(0, 2), slice(2, 3)):
@@ -57,9 +57,9 @@ def test_every_token_is_as_likely_as_the_model_says(
 
 
 def test_how_many_are_written_side_by_side_does_not_matter(loaded: LoadedModel) -> None:
-    together = written(loaded, 3, 12, random())
+    together = written(loaded.live, 3, 12, random())
     with halved(5):
-        assert torch.equal(together, written(loaded, 3, 12, random()))
+        assert torch.equal(together, written(loaded.live, 3, 12, random()))
 
 
 def test_writing_can_be_stopped_between_two_passes(loaded: LoadedModel) -> None:
@@ -72,8 +72,8 @@ def test_writing_can_be_stopped_between_two_passes(loaded: LoadedModel) -> None:
             raise Stopped
 
     with pytest.raises(Stopped):
-        written(loaded, 2, 12, random(), go_on)
-    assert written(loaded, 0, 12, random(), go_on).shape == (0, 12)
+        written(loaded.live, 2, 12, random(), go_on)
+    assert written(loaded.live, 0, 12, random(), go_on).shape == (0, 12)
 
 
 def test_every_part_of_a_mixture_has_its_share_of_both_kinds() -> None:

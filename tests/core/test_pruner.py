@@ -94,7 +94,8 @@ def test_a_pruned_model_is_smaller_and_worth_what_the_run_says(
     result = run(request, tmp_path / "out")
     assert result.sparsity >= 0.4
     assert result.folder == tmp_path / "out"
-    again, tokenizer, family = load_saved(ModelSource(source=str(tmp_path / "out")), CPU)
+    saved = load_saved(ModelSource(source=str(tmp_path / "out")), CPU)
+    again, tokenizer, family = saved.model, saved.tokenizer, saved.family
     assert sum(p.numel() for p in again.parameters()) == result.parameters
     removed = result.parameters_before - result.parameters
     before = result.non_embedding_parameters_before
@@ -244,7 +245,7 @@ def test_the_result_is_the_dense_model_cut_and_repaired_whatever_was_tried_on_th
         weight = gate.output.weight[:, ~gone[gate.name]]
         cut(gate, np.setdiff1d(np.arange(gate.units), told["kept"][gate.name]))
         gate.output.weight.data = weight
-    again, _, _ = load_saved(ModelSource(source=str(tmp_path / "out")), CPU)
+    again = load_saved(ModelSource(source=str(tmp_path / "out")), CPU).model
     with torch.inference_mode():
         assert torch.allclose(again(tokens).logits, loaded.model(tokens).logits, atol=1e-4)
 
