@@ -22,12 +22,14 @@ class Fit:
     Attributes:
         coefficients: change of the utility when the candidate is absent; [F].
         regularisation: the ridge strength chosen, absolute.
-        leave_one_out_error: mean squared error of predicting each mask from the others.
+        predicted: utility of each mask, from the others; [M].
+        leave_one_out_error: mean squared error of these predictions.
         explained: 1 - that error / the variance of the utilities; may be negative.
     """
 
     coefficients: Floats
     regularisation: float
+    predicted: Floats
     leave_one_out_error: float
     explained: float
 
@@ -43,13 +45,15 @@ def fit(masks: NDArray[np.bool_], utilities: Floats) -> Fit:
         The fit; its regularisation is the one of `REGULARISATIONS` (times the mean eigenvalue)
         with the least leave-one-out error, the strongest of equals.
     """
-    targets = utilities - utilities.mean()
+    mean = utilities.mean()
+    targets = utilities - mean
     left, eigenvalues = _left_basis(masks)
     if not len(eigenvalues):
-        error = float(np.square(targets).mean())
-        return Fit(np.zeros(masks.shape[1]), np.inf, error, 0.0)
+        error, nothing = float(np.square(targets).mean()), np.zeros(masks.shape[1])
+        return Fit(nothing, np.inf, np.full(len(masks), mean), error, 0.0)
     strengths = REGULARISATIONS * eigenvalues.mean()
-    errors = np.array([_left_out(left, eigenvalues, targets, s) for s in strengths])
+    residuals = [_left_out(left, eigenvalues, targets, s) for s in strengths]
+    errors = np.array([np.square(of_strength).mean() for of_strength in residuals])
     best = len(errors) - 1 - int(np.argmin(errors[::-1]))
     strength = float(strengths[best])
     # beta = X' (X X' + strength I)^-1 y, with X X' = left diag(eigenvalues) left'. The dual sums to
@@ -57,7 +61,8 @@ def fit(masks: NDArray[np.bool_], utilities: Floats) -> Fit:
     dual = left @ ((left.T @ targets) / (eigenvalues + strength))
     variance = float(np.square(targets).mean())
     error = float(errors[best])
-    return Fit(dual @ masks, strength, error, 1 - error / variance if variance else 0.0)
+    explained = 1 - error / variance if variance else 0.0
+    return Fit(dual @ masks, strength, utilities - residuals[best], error, explained)
 
 
 def _left_basis(masks: NDArray[np.bool_]) -> tuple[Floats, Floats]:
@@ -80,10 +85,11 @@ def _left_basis(masks: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     return left, eigenvalues
 
 
-def _left_out(left: Floats, eigenvalues: Floats, targets: Floats, strength: float) -> float:
-    """Mean squared leave-one-out error: residuals over one minus leverage (Allen's PRESS)."""
+def _left_out(left: Floats, eigenvalues: Floats, targets: Floats, strength: float) -> Floats:
+    """Leave-one-out errors, [M]: residuals over one minus leverage (Allen's PRESS)."""
     shrinkage = eigenvalues / (eigenvalues + strength)
     residuals = targets - left @ (shrinkage * (left.T @ targets))
     # The intercept, refitted for each left-out mask, adds 1/M to every leverage.
     leverage = np.square(left) @ shrinkage + 1 / len(targets)
-    return float(np.square(residuals / (1 - leverage)).mean())
+    out: Floats = residuals / (1 - leverage)
+    return out

@@ -35,6 +35,11 @@ class RoundRecord(BaseModel):
     """With these units absent, on the given text among the sequences of trials."""
     trials: int
     """Sub-models whose utility the round's decision used."""
+    utilities: tuple[float, float, float] | None = None
+    """Least, median and greatest utility of them; None without trials."""
+    predictions: list[tuple[float, float]] = []
+    """Of each trial, its utility as the others tell it, and as it was measured; where the recipe
+    fits a model to them."""
     notes: dict[str, float | None]
     """What else the recipe found out."""
 

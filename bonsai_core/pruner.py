@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -338,7 +339,7 @@ class _Run:
         decision = self.recipe.decide(situation, trials, utilities)
         self._require_progress(decision)
         record = self._cut(number, decision) if decision.cut else self._plan(number, decision)
-        record = record.model_copy(update={"trials": len(trials), "notes": dict(decision.notes)})
+        record = record.model_copy(update=_account(trials, utilities, decision))
         self.ledger.finish_round(record, self.weights)
         self._tell_finished(record, time.perf_counter() - started)
         return record
@@ -671,3 +672,17 @@ class _Run:
                 seconds=seconds,
             )
         )
+
+
+def _account(
+    trials: Sequence[Trial], utilities: NDArray[np.float64], decision: Decision
+) -> dict[str, Any]:
+    """What a round's record tells of its trials."""
+    spread = np.quantile(utilities, [0, 0.5, 1]).tolist() if len(trials) else None
+    pairs = zip(decision.predicted, utilities.tolist(), strict=True) if decision.predicted else ()
+    return {
+        "trials": len(trials),
+        "utilities": spread and tuple(spread),
+        "predictions": list(pairs),
+        "notes": dict(decision.notes),
+    }

@@ -59,12 +59,15 @@ class Decision:
             included if they shall go.
         cut: whether they go for good now; if not, this is the plan of the next round.
         damping: as of a trial.
-        notes: what the round found out, for the record.
+        predicted: the utility of each trial as the others tell it, where the recipe fits a model
+            to them; for the record.
+        notes: what else the round found out, for the record.
     """
 
     absent: Sequence[Units]
     cut: bool
     damping: float | None = None
+    predicted: Sequence[float] = ()
     notes: Mapping[str, float | None] = field(default_factory=dict)
 
 

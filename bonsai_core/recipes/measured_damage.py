@@ -124,17 +124,21 @@ class MeasuredDamage:
         layout, align = self._pruning.layout, self._pruning.align
         if situation.round == 1:
             plan = equal_shares(situation, layout, align)
-            if isinstance(trials, ProbeTrials):
-                least = self._planned(situation, trials.pools, _costs_alone(trials, utilities))
-                half = _half_way(trials.pools, plan, least)
-                plan = self._planned(situation, trials.pools, half)
-            return self._plan(plan)
+            if not isinstance(trials, ProbeTrials):
+                return self._plan(plan)
+            least = self._planned(situation, trials.pools, _costs_alone(trials, utilities))
+            half = _half_way(trials.pools, plan, least)
+            plan = self._planned(situation, trials.pools, half)
+            return self._plan(plan, expected_utility=_expected_alone(trials, utilities, plan))
+        tried = float(utilities[0])
         if isinstance(trials, ProbeTrials):
             costs = _costs(trials, situation.plan, utilities)
-            return self._plan(self._planned(situation, trials.pools, costs))
+            plan = self._planned(situation, trials.pools, costs)
+            expected = _expected(trials, situation.plan, utilities, plan)
+            return self._plan(plan, plan_utility=tried, expected_utility=expected)
         best = trials[int(np.argmax(utilities))]
         if situation.round < self._last:
-            return self._plan(best.absent)
+            return self._plan(best.absent, **({} if self._is_uniform else {"plan_utility": tried}))
         return Decision(best.absent, cut=True, damping=best.damping)
 
     def _planned(
@@ -143,8 +147,10 @@ class MeasuredDamage:
         of_gates = by_gate(pools, costs, len(situation.shapes))
         return planned(situation, of_gates, self._pruning.layout, self._pruning.align)
 
-    def _plan(self, absent: Sequence[Units]) -> Decision:
-        return Decision(absent, cut=False, damping=self._damping)
+    def _plan(self, absent: Sequence[Units], **notes: float) -> Decision:
+        """A plan; `plan_utility`: what that of the round before it was found to be worth,
+        `expected_utility`: what this one is worth if damages add up."""
+        return Decision(absent, cut=False, damping=self._damping, notes=notes)
 
     @property
     def _damping(self) -> float | None:
@@ -217,14 +223,20 @@ def _first(count: int, shape: GateShape) -> Floats:
 
 def _costs_alone(trials: ProbeTrials, utilities: Floats) -> list[Floats]:
     """Per pool, what its weakest unit costs per parameter, the next, and so on; ascending, [U]."""
+    damages, least = _damages_alone(trials, utilities)
+    return [
+        _power_law(pool.shape, of_pool, least)
+        for pool, of_pool in zip(trials.pools, damages, strict=True)
+    ]
+
+
+def _damages_alone(trials: ProbeTrials, utilities: Floats) -> tuple[list[dict[int, float]], float]:
+    """Per pool, the damage done when so many units are gone; and the least that counts as one."""
     damages: list[dict[int, float]] = [{} for _ in trials.pools]
     for probe, utility in zip(trials.probes, utilities[1:], strict=True):
         damages[probe.pool][probe.count] = float(utilities[0] - utility)
     usual = max((d for of_pool in damages for d in of_pool.values()), default=1.0)
-    return [
-        _power_law(pool.shape, of_pool, max(usual, TINY) * TINY)
-        for pool, of_pool in zip(trials.pools, damages, strict=True)
-    ]
+    return damages, max(usual, TINY) * TINY
 
 
 def _power_law(shape: GateShape, damages: Mapping[int, float], least: float) -> Floats:
@@ -232,14 +244,50 @@ def _power_law(shape: GateShape, damages: Mapping[int, float], least: float) -> 
     ranks = np.arange(shape.units + 1, dtype=np.float64)
     if not damages:
         return np.full(shape.units, NEVER_GONE)
-    (few, first), (many, second) = min(damages.items()), max(damages.items())
-    first, second = max(first, least), max(second, least)
-    power = np.log(second / first) / np.log(many / few) if many > few else STEEPNESS
-    damage = second * (ranks / many) ** np.clip(power, *POWERS)
+    damage = _damage(ranks, damages, least)
     costs = np.maximum.accumulate(np.diff(damage) / shape.price)
     if shape.kind is not GateKind.MLP:
         return costs * HYSTERESIS
     return np.where(ranks[1:] <= MOST_GONE * shape.units, costs, NEVER_GONE)
+
+
+def _damage(gone: Floats, damages: Mapping[int, float], least: float) -> Floats:
+    """The damage of so many units, by the power law through what was measured."""
+    (few, first), (many, second) = min(damages.items()), max(damages.items())
+    first, second = max(first, least), max(second, least)
+    power = np.log(second / first) / np.log(many / few) if many > few else STEEPNESS
+    damage: Floats = second * (gone / many) ** np.clip(power, *POWERS)
+    return damage
+
+
+def _expected_alone(trials: ProbeTrials, utilities: Floats, plan: Sequence[Units]) -> float:
+    """The utility of a plan, if the damages that were measured alone add up."""
+    damages, least = _damages_alone(trials, utilities)
+    gone = [np.array([float(pool.gone(plan))]) for pool in trials.pools]
+    lost = [
+        float(_damage(units, of_pool, least)[0])
+        for units, of_pool in zip(gone, damages, strict=True)
+        if of_pool and units[0]
+    ]
+    return float(utilities[0]) - sum(lost)
+
+
+def _expected(
+    trials: ProbeTrials, old: Sequence[Units], utilities: Floats, new: Sequence[Units]
+) -> float:
+    """The utility of a new plan, if each unit's change is worth what was measured beside the old
+    one, and changes add up."""
+    expected = float(utilities[0])
+    for number, pool in enumerate(trials.pools):
+        count, change = pool.gone(old), pool.gone(new) - pool.gone(old)
+        slopes = {
+            probe.count > count: float(utility - utilities[0]) / (probe.count - count)
+            for probe, utility in zip(trials.probes, utilities[1:], strict=True)
+            if probe.pool == number
+        }
+        if change and slopes:
+            expected += change * slopes.get(change > 0, next(iter(slopes.values())))
+    return expected
 
 
 def _half_way(

@@ -92,7 +92,9 @@ class RandomMasks:
             "explained": found.explained,
         }
         damping = self._pruning.damping if self._pruning.refit else None
-        return Decision(absent, cut=True, damping=damping, notes=notes)
+        return Decision(
+            absent, cut=True, damping=damping, predicted=found.predicted.tolist(), notes=notes
+        )
 
     def _budget(self, situation: Situation) -> int:
         return min(self._step(situation.total), situation.goal)
