@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from benchmarks.exam import Exam
 from benchmarks.texts import Text
 from bonsai_core.cloze import CHOICES, CONTEXT_WORDS, CONTINUATION_WORDS
 from bonsai_core.config import ModelSource
+from bonsai_core.hardware import processor
 from bonsai_core.models import LoadedModel, non_embedding_parameters, parameters
 from bonsai_core.utilities.questions import Question
 from bonsai_core.versions import versions
@@ -73,11 +73,4 @@ def machine(device: torch.device) -> str:
     """The processor's name and how much of it is used."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-
-
-def _cpu_name() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
+    return f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"

@@ -81,6 +81,7 @@ def save(
         "non_embedding_parameters": saved.non_embedding_parameters,
         "non_embedding_parameters_before": non_embedding_before,
         "kept": {gate.name: gate.kept.tolist() for gate in gates},
+        "units_before": {gate.name: gate.dense_units for gate in gates},
         "perplexity": {
             "before": perplexity_before,
             "after": records[-1].perplexity,

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 CARD = "README.md"
 
 _PAPER = "2402.05406"
+_REPORT = """ `report.html` beside the weights has what both models do on other
+text, their memory and speeds, what is left in each layer, and samples."""
 
 
 def licence_of(folder: Path) -> str | None:
@@ -36,13 +38,40 @@ def model_card(manifest: Mapping[str, Any], licence: str | None) -> str:
     source = request["model"]["source"]
     data = ModelCardData(
         # Only the hub's own names are links there.
-        base_model=None if source.startswith((".", "/", "~")) else source,
+        base_model=_on_the_hub(source),
+        datasets=[text] if (text := _on_the_hub(request["calibration"]["source"])) else None,
+        eval_results=[_perplexity(manifest["perplexity"])],
+        metrics=["perplexity"],
+        model_name=_name(manifest, source),
         library_name="transformers",
         license=licence,
         pipeline_tag="text-generation",
         tags=["pruned", "bonsai", f"arxiv:{_PAPER}"],
     )
     return f"---\n{data.to_yaml()}\n---\n\n{_body(manifest, source, licence)}"
+
+
+def _on_the_hub(source: str) -> str | None:
+    """The hub's name of a model or of a data set, without subset and split; None for others."""
+    name, colon, _ = source.partition(":")
+    local = source.startswith((".", "/", "~")) or source.endswith((".txt", ".jsonl"))
+    return None if local or (colon and name == "dataset") else name
+
+
+def _perplexity(perplexity: Mapping[str, Any]) -> EvalResult:
+    protocol = perplexity["protocol"]
+    return EvalResult(
+        task_type="text-generation",
+        dataset_type="text",
+        dataset_name=protocol["text"],
+        metric_type="perplexity",
+        metric_name=f"perplexity, {protocol['windows']} windows of {protocol['window']} tokens",
+        metric_value=round(perplexity["after"], 4),
+    )
+
+
+def _name(manifest: Mapping[str, Any], source: str) -> str:
+    return f"{source.rstrip('/').rpartition('/')[2]}, pruned by {manifest['sparsity']:.1%}"
 
 
 def _body(manifest: Mapping[str, Any], source: str, licence: str | None) -> str:
@@ -53,7 +82,7 @@ def _body(manifest: Mapping[str, Any], source: str, licence: str | None) -> str:
     )
     protocol = perplexity["protocol"]
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
-    return f"""# {source.rstrip("/").rpartition("/")[2]}, pruned by {manifest["sparsity"]:.1%}
+    return f"""# {_name(manifest, source)}
 
 Made from `{source}` by structured pruning with forward passes only
 ([Bonsai](https://arxiv.org/abs/{_PAPER})): heads and channels were removed, nothing was trained.
@@ -65,7 +94,7 @@ Made from `{source}` by structured pruning with forward passes only
 
 Perplexity: {protocol["text"]}; {protocol["windows"]} windows of {protocol["window"]} tokens without
 overlap, {protocol["dtype"]} on {protocol["device"]}. On other text it differs: measure it on yours
-before you rely on the model.
+before you rely on the model.{_REPORT if request["report"] else ""}
 
 ## Use
 

@@ -25,6 +25,7 @@ from client.request import (
     parse_utility,
     parse_window,
     prune_request,
+    report_wish,
     target,
 )
 from client.responses import STATES, Artifact, Estimate, Job
@@ -75,6 +76,9 @@ def submit(
     damping: options.Damping = None,
     seed: options.Seed = None,
     formats: options.Formats = None,
+    report: options.Report = None,
+    report_text: options.ReportText = None,
+    prompt: options.Prompts = None,
     idempotency_key: options.IdempotencyKey = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay and watch it, as `watch`.")] = False,
     validate_only: Annotated[
@@ -107,6 +111,7 @@ def submit(
             "seed": seed,
         },
         formats=formats,
+        report=report_wish(report, report_text, prompt),
     )
     said: dict[str, Any] = {"labels": parse_labels(label or [])}
     if (kept := parse_metadata(metadata)) is not None:

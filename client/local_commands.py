@@ -11,7 +11,7 @@ import typer
 
 from client import options
 from client.errors import ClientError
-from client.request import model_source, parse_utility, prune_request, target
+from client.request import model_source, parse_utility, prune_request, report_wish, target
 
 
 def up(
@@ -62,6 +62,9 @@ def prune(
     damping: options.Damping = None,
     seed: options.Seed = None,
     formats: options.Formats = None,
+    report: options.Report = None,
+    report_text: options.ReportText = None,
+    prompt: options.Prompts = None,
     device: options.Device = "auto",
     device_memory: options.DeviceMemory = None,
     resume: Annotated[
@@ -97,6 +100,7 @@ def prune(
             "seed": seed,
         },
         formats=formats,
+        report=report_wish(report, report_text, prompt),
     )
     try:
         from client.prune import run_prune  # noqa: PLC0415 - loads torch

@@ -208,6 +208,27 @@ Formats = Annotated[
     ),
 ]
 
+Report = Annotated[
+    bool | None,
+    Option(
+        "--report/--no-report",
+        help="Measure the dense model and the result, and write report.html and report.json "
+        "(default: do)",
+    ),
+]
+ReportText = Annotated[
+    str | None,
+    Option(metavar="FILE", help="Another text, .txt or .jsonl, that the report measures on."),
+]
+Prompts = Annotated[
+    list[str] | None,
+    Option(
+        "--prompt",
+        metavar="TEXT",
+        help="A beginning that the report shows each model go on with; may be given several times",
+    ),
+]
+
 Window = Annotated[int, Option(min=2, help="Tokens in each window.")]
 Windows = Annotated[int, Option(min=0, help="Windows to evaluate, from the beginning; 0 for all.")]
 

@@ -8,10 +8,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bonsai_core.calibration import read_text
 from bonsai_core.config import PruneRequest
 from bonsai_core.errors import PruneError, Stopped
 from bonsai_core.file_ledger import FileLedger
 from bonsai_core.pruner import PruneResult, prune
+from bonsai_core.report.writer import PAGE, write_report
 from client.console import messages, print_json, results
 from client.errors import ClientError
 from client.exit_codes import ExitCode
@@ -34,7 +36,8 @@ def run_prune(
     output = output.expanduser().resolve()
     ledger = output.with_name(f"{output.name}.ledger")
     require_free(output, ledger, resume=resume)
-    console = messages()
+    require_report_text(request)
+    console, finished = messages(), False
     try:
         with Interruption() as interruption, PruneDisplay(console) as display:
             result = prune(
@@ -46,18 +49,32 @@ def run_prune(
                 listener=display.hear,
                 stop=lambda: interruption.wished,
             )
+            shutil.rmtree(ledger)  # the result is there, and nothing is needed to go on
+            finished = True
+            display.measuring()
+            write_report(
+                request,
+                output,
+                device=device,
+                device_memory=device_memory,
+                stop=lambda: interruption.wished,
+            )
     except Stopped:
+        if finished:
+            console.print(f"stopped before the report; the result in {output} is whole")
+            return ExitCode.INTERRUPTED
         console.print(f"stopped; what was measured is in {ledger}", soft_wrap=True)
         console.print("the same command with --resume goes on from there")
         return ExitCode.INTERRUPTED
     except PruneError as error:
         raise ClientError(str(error)) from error
-    shutil.rmtree(ledger)
     if as_json:
         print_json(asdict(result))
         return ExitCode.DONE
     for one in (*result.on_the_way, result):
         results().print(summary(one), soft_wrap=True)
+    if request.report is not None:
+        results().print(f"report       {output / PAGE}", soft_wrap=True)
     return ExitCode.DONE
 
 
@@ -72,6 +89,16 @@ def parse_request(wish: Mapping[str, Any]) -> PruneRequest:
             for fault in error.errors()
         ]
         raise ClientError("\n".join(lines)) from error
+
+
+def require_report_text(request: PruneRequest) -> None:
+    """Refuse a report's text that cannot be read, before anything is pruned."""
+    if request.report is None or request.report.text is None:
+        return
+    try:
+        next(read_text(request.report.text, "report.text"), None)
+    except PruneError as error:
+        raise ClientError(str(error)) from error
 
 
 def require_free(output: Path, ledger: Path, *, resume: bool) -> None:

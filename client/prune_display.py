@@ -80,6 +80,10 @@ class PruneDisplay:
             case ModelSaved():
                 self._bars.update(self._trials, visible=False)
 
+    def measuring(self) -> None:
+        """Show that the result is there and its report is being made."""
+        self._bars.update(self._rounds, description="measuring for the report", total=None)
+
     def _loaded(self, event: ModelLoaded) -> None:
         self._bars.update(self._rounds, description="rounds", total=event.rounds)
         self._console.print(

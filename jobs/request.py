@@ -117,6 +117,8 @@ def check_inputs(request: JobRequest, sources: Sources) -> JobRequest:
         needs = _estimated(request, config)
     if request.calibration.is_file:
         _check_text(request.calibration)
+    if request.report is not None and request.report.text is not None:
+        _check_report_text(request.report.text)
     return request.model_copy(update={"device": needs})
 
 
@@ -205,6 +207,18 @@ def model_config_of(model: ModelSource) -> dict[str, Any] | None:
             "config.json must hold an object", field="model.source", value=model.source
         )
     return config
+
+
+def _check_report_text(text: str) -> None:
+    path = Path(text)
+    if not path.is_absolute() or not path.is_file():
+        raise InvalidCalibrationError(
+            "there is no such file where the service runs",
+            field="report.text",
+            value=text,
+            allowed="the absolute path of a .txt or .jsonl file",
+            cure="give a file that API and workers share, or leave it out",
+        )
 
 
 def _check_text(calibration: CalibrationSource) -> None:

@@ -22,6 +22,7 @@ from bonsai_core.events import Event, Listener
 from bonsai_core.footprint import WEIGHTS_SHARE
 from bonsai_core.models import device_named
 from bonsai_core.pruner import PruneResult, prune
+from bonsai_core.report.writer import write_report
 from jobs.artifacts import ArtifactStore
 from jobs.attempts import AttemptStore, Claim
 from jobs.connections import connect
@@ -92,9 +93,10 @@ def _prune(
     try:
         # Checked when it was submitted, but a link may have changed since.
         Sources.of(settings).require_allowed(claim.request)
+        request = PruneRequest.model_validate(claim.request.model_dump(include=_CORE_FIELDS))
         with text_of(engine, files, claim.request, folder) as text:
             result = prune(
-                PruneRequest.model_validate(claim.request.model_dump(include=_CORE_FIELDS)),
+                request,
                 folder / "result",
                 ledger=PostgresLedger(
                     store, files, claim, folder, partial(attempts.report, claim), patiently
@@ -105,6 +107,14 @@ def _prune(
                 stop=stop,
                 # Goes with the attempt's folder, also after a kill.
                 scratch=folder,
+                calibration_file=text,
+            )
+            write_report(
+                request,
+                folder / "result",
+                device=settings.device,
+                device_memory=_weights(settings),
+                stop=stop,
                 calibration_file=text,
             )
         stored = _store(folder / "result", files, claim)

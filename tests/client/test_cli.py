@@ -88,6 +88,7 @@ def test_submit_sends_every_option(
         *("--improvements", "5", "--damping", "0.5", "--experts", "whole"),
         *("--device-kind", "cpu", "--memory", "1.5"),
         *("--format", "gguf-q8_0", "--format", "mlx"),
+        *("--report-text", str(text_file), "--prompt", "A tree"),
     )
     assert result.exit_code == 0, result.output
     job = client.job(result.stdout.strip())
@@ -131,6 +132,7 @@ def test_submit_sends_every_option(
             "seed": 7,
         },
         "formats": ["gguf-q8_0", "mlx"],
+        "report": {"text": str(text_file), "prompts": ["A tree"]},
     }
 
 

@@ -41,7 +41,7 @@ def test_the_fit_is_that_of_scikit_learn(masks: int, candidates: int, seed: int)
 def test_leave_one_out_is_what_leaving_one_out_gives() -> None:
     absent, utilities = problem(12, 30)
     found = fit(absent, utilities)
-    errors = []
+    errors, told = [], []
     for left_out in range(12):
         rest = np.delete(absent, left_out, axis=0).astype(float)
         targets = np.delete(utilities, left_out)
@@ -49,7 +49,9 @@ def test_leave_one_out_is_what_leaving_one_out_gives() -> None:
         inner = centred @ centred.T + found.regularisation * np.eye(11)
         slope = centred.T @ np.linalg.solve(inner, targets - targets.mean())
         predicted = targets.mean() + (absent[left_out] - rest.mean(axis=0)) @ slope
+        told.append(predicted)
         errors.append((utilities[left_out] - predicted) ** 2)
+    np.testing.assert_allclose(found.predicted, told)
     assert found.leave_one_out_error == pytest.approx(np.mean(errors))
     assert found.explained == pytest.approx(1 - np.mean(errors) / utilities.var())
 

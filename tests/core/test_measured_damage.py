@@ -1,6 +1,7 @@
 """Measured damage moves width to where its loss hurts most, and repairs by what was measured."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,18 @@ class Play:
 
 
 LAYOUTS = list(Layout)
+
+
+def test_what_is_expected_of_a_plan_is_what_it_is_worth_where_damages_add_up() -> None:
+    # By another damping than the last round's best, the harm is the same for all plans.
+    play = Play(harm([1.0, 2.0, 4.0, 1.0, 0.5, 3.0]), align=1)
+    notes = [decision.notes for decision in play.decisions]
+    assert notes[0]["expected_utility"] == pytest.approx(notes[1]["plan_utility"], rel=1e-6)
+    for before, after in pairwise(notes[1:-1]):
+        gain = after["plan_utility"] - before["plan_utility"]
+        expected = before["expected_utility"] - before["plan_utility"]
+        # Slopes beside the plan, while the damage is a cube.
+        assert gain == pytest.approx(expected, abs=0.25 * abs(before["plan_utility"]))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

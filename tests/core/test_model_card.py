@@ -40,6 +40,7 @@ def test_a_model_of_the_hub_is_named_as_the_base(
     folder = saved_model()
     request = request_for(folder).model_dump(mode="json")
     request["model"]["source"] = "owner/name"
+    request["calibration"]["source"] = "owner/texts:subset:train"
     manifest = {
         "request": request,
         "architecture": "LlamaForCausalLM",
@@ -65,6 +66,15 @@ def test_a_model_of_the_hub_is_named_as_the_base(
     assert card.data.base_model == "owner/name"
     assert card.data.license is None
     assert "# name, pruned by 40.0%" in card.text
+    assert card.data.datasets == ["owner/texts"]
+    [result] = card.data.eval_results
+    assert (result.metric_type, result.metric_value) == ("perplexity", 12.0)
+    assert "report.html" in card.text
+    request["calibration"]["source"], request["report"] = "dataset:1234", None
+    (tmp_path / "README.md").write_text(model_card(manifest, None))
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.datasets is None
+    assert "report.html" not in card.text
 
 
 @pytest.mark.parametrize(
