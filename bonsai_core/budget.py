@@ -15,6 +15,7 @@ from bonsai_core.families import (
     GateKind,
     GatePattern,
     Widths,
+    block_of,
     family_of,
     gates_like,
     holds,
@@ -149,7 +150,8 @@ class _Prune:
         self._config = config
         self.family, self.widths = family_of(config), widths_of(config)
         self.total = non_embedding_parameters(config)
-        most = removable_parameters(config, pruning.align, pruning.experts)
+        devices = pruning.tensor_parallel
+        most = removable_parameters(config, pruning.align, pruning.experts, devices)
         self.goal = min(
             most, math.ceil(request.target.share_to_remove(Size.of(config)) * self.total)
         )
@@ -166,7 +168,7 @@ class _Prune:
         for layer in range(self.widths.layers):
             for pattern in self.patterns:
                 if pattern.sparse is None or pattern.sparse is self.widths.sparse[layer]:
-                    yield _pool(layer, pattern, self.widths, self.pruning.align)
+                    yield _pool(layer, pattern, self.widths, self._block(pattern))
 
     def tokens_from(self, layer: int) -> float:
         """Forward tokens of a trial that runs from a layer on."""
@@ -174,10 +176,10 @@ class _Prune:
 
     def coarsest_step(self) -> int:
         """Parameters by which a plan may exceed its goal."""
-        align, uniform = self.pruning.align, self.pruning.layout is Layout.UNIFORM
+        uniform = self.pruning.layout is Layout.UNIFORM
         return max(
             unit_price(pattern, self.widths, self._config)
-            * (align if pattern.kind is GateKind.MLP else 1)
+            * self._block(pattern)
             * (gates_like(pattern, self.widths) if uniform else 1)
             for pattern in self.patterns
         )
@@ -202,6 +204,9 @@ class _Prune:
             each_cut += heard * self._repair_passes()
         return written + told + valued + cuts * each_cut + PROBE_TOKENS
 
+    def _block(self, pattern: GatePattern) -> int:
+        return block_of(pattern.kind, self.pruning.align, self.pruning.tensor_parallel)
+
     @property
     def _plans(self) -> bool:
         return self.pruning.recipe == "measured_damage"
@@ -217,10 +222,9 @@ class _Prune:
         return 2 - 1 / layers + repaired / layers
 
 
-def _pool(layer: int, pattern: GatePattern, widths: Widths, align: int) -> _Pool:
+def _pool(layer: int, pattern: GatePattern, widths: Widths, block: int) -> _Pool:
     copies = getattr(widths, pattern.copies) if pattern.copies else 1
     units = getattr(widths, pattern.units)
-    block = align if pattern.kind is GateKind.MLP else 1
     return _Pool(layer, pattern.kind, units * copies, block, max(0, units - block) * copies)
 
 

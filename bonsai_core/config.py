@@ -178,6 +178,10 @@ class Pruning(_Frozen):
     align: Annotated[int, Field(strict=True, ge=1, le=4096)] = 1
     """MLP widths of the result are multiples of this."""
 
+    tensor_parallel: Annotated[int, Field(strict=True, ge=1, le=64)] = 1
+    """Devices that the result will be served on together, each with the same share of every layer:
+    attention groups come in multiples of this, MLP widths in multiples of this times `align`."""
+
     refit: Annotated[bool, Field(strict=True)] = True
     """Refit the kept columns of the output projections by least squares on the calibration."""
 

@@ -767,32 +767,51 @@ def _size_of(part: Vectors, widths: Widths, config: Mapping[str, Any]) -> int:
     return int(part.count * getattr(widths, part.size)) if there else 0
 
 
+def block_of(kind: GateKind, align: int, devices: int) -> int:
+    """Units of a gate that go at once: all widths are multiples of it.
+
+    Args:
+        kind: of the gate.
+        align: widths of MLPs on each device are multiples of this.
+        devices: that share the units of attention and MLPs; whole experts stay whole.
+    """
+    return {GateKind.MLP: align * devices, GateKind.ATTENTION: devices}.get(kind, 1)
+
+
 def reachable_sparsity(
-    config: Mapping[str, Any], align: int, experts: ExpertUnits = ExpertUnits.CHANNELS
+    config: Mapping[str, Any],
+    align: int,
+    experts: ExpertUnits = ExpertUnits.CHANNELS,
+    devices: int = 1,
 ) -> float:
     """The largest share of the non-embedding parameters that any plan can remove; arguments and
     errors as of `removable_parameters`."""
-    return removable_parameters(config, align, experts) / non_embedding_parameters(config)
+    most = removable_parameters(config, align, experts, devices)
+    return most / non_embedding_parameters(config)
 
 
 def removable_parameters(
-    config: Mapping[str, Any], align: int, experts: ExpertUnits = ExpertUnits.CHANNELS
+    config: Mapping[str, Any],
+    align: int,
+    experts: ExpertUnits = ExpertUnits.CHANNELS,
+    devices: int = 1,
 ) -> int:
     """How many parameters any plan can remove.
 
-    A gate keeps at least one unit, or `align` channels, and a layer all that its family fixes.
+    A gate keeps at least one block of units, and a layer all that its family fixes.
 
     Args:
         config: of the dense model.
-        align: widths of MLPs are multiples of this.
+        align: widths of MLPs are multiples of this, on each device.
         experts: what the units of a mixture are.
+        devices: that share the units.
 
     Raises:
-        UnreachableTargetError: `align` is wider than the MLP.
+        UnreachableTargetError: a block is wider than what the model has.
     """
     family, widths = family_of(config), widths_of(config)
-    aligned = any(pattern.kind is GateKind.MLP for pattern in family.gates(experts))
-    if aligned and align > widths.channels:
+    kinds = {pattern.kind for pattern in family.gates(experts)}
+    if GateKind.MLP in kinds and align > widths.channels:
         raise UnreachableTargetError(
             "the alignment is wider than the model's MLP",
             field="pruning.align",
@@ -801,8 +820,17 @@ def removable_parameters(
         )
     removable = 0
     for pattern in family.gates(experts):
-        kept = align if pattern.kind is GateKind.MLP else 1
-        units = getattr(widths, pattern.units) - kept
+        block = block_of(pattern.kind, align, devices)
+        units = getattr(widths, pattern.units) - block
+        if units < 0:
+            each = block // devices
+            raise UnreachableTargetError(
+                f"a layer has {units + block} units of {pattern.kind}, too few for so many devices",
+                field="pruning.tensor_parallel",
+                value=devices,
+                allowed=f"1 to {(units + block) // each} for this model",
+                cure="fewer devices, or a smaller pruning.align",
+            )
         removable += gates_like(pattern, widths) * units * unit_price(pattern, widths, config)
     return removable
 

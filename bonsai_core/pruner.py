@@ -45,7 +45,7 @@ from bonsai_core.priors import unit_scores
 from bonsai_core.recipe import Decision, Recipe, Situation, Trial, nothing
 from bonsai_core.recipes.registry import recipe_for
 from bonsai_core.seeds import generator
-from bonsai_core.selection import removable, shapes_of, trimmed
+from bonsai_core.selection import GateShape, removable, shapes_of, trimmed
 from bonsai_core.shelf import Shelf
 from bonsai_core.statistics import column_statistics
 from bonsai_core.surgery import cut
@@ -269,7 +269,8 @@ class _Run:
             require_known(part.name, given=utilities)
         config = dense_config(request.model)
         pruning = request.pruning
-        require_reachable(request.target, config, pruning.align, pruning.experts)
+        devices = pruning.tensor_parallel
+        require_reachable(request.target, config, pruning.align, pruning.experts, devices)
         require_context(config, request.calibration.sequence_length)
         require_exportable(request.formats, config, pruning.layout)
         self.budget = budget(job.request, config)
@@ -278,7 +279,7 @@ class _Run:
         self.gates = gates_of(
             self.loaded.model, self.loaded.family, self.loaded.widths, request.pruning.experts
         )
-        self.dense_shapes = shapes_of(self.gates)
+        self.dense_shapes = self._shapes()
         self.parameters_before = parameters(self.loaded.model)
         self.total = non_embedding_parameters(self.loaded.model)
         self.size = Size(self.parameters_before, self.total)
@@ -353,6 +354,10 @@ class _Run:
             self.findings.priors[place] = self._score(number)
         return self.findings.priors[place]
 
+    def _shapes(self) -> list[GateShape]:
+        """The gates as they are cut so far."""
+        return shapes_of(self.gates, self.request.pruning.tensor_parallel)
+
     def _in_place(self) -> bytes:
         return self.state.with_plan(self.plan, self.plan_damping)
 
@@ -395,7 +400,7 @@ class _Run:
     def _situation(self, number: int, prior: Tensors) -> Situation:
         return Situation(
             round=number,
-            shapes=shapes_of(self.gates),
+            shapes=self._shapes(),
             scores=[prior[gate.name].numpy() for gate in self.gates],
             plan=self.plan,
             goal=self._goal() - self.removed,
@@ -522,7 +527,7 @@ class _Run:
             if gate.name in weights:
                 gate.output.weight.data.copy_(weights[gate.name])
         self.state.cut(record)
-        self.plan, self.earlier, self.prior = nothing(shapes_of(self.gates)), [], None
+        self.plan, self.earlier, self.prior = nothing(self._shapes()), [], None
         self.plan_damping = None
         self.bench.clear()
         self.loaded.streaming.place()
@@ -609,16 +614,17 @@ class _Run:
             raise Stopped("stopped between two forward passes; the ledger is whole")
 
     def _require_room_to_trim(self) -> None:
-        align = self.request.pruning.align
-        least = sum(trimmed(shape, align) * shape.price for shape in self.dense_shapes)
+        pruning, widths = self.request.pruning, self.loaded.widths
+        least = sum(trimmed(shape, pruning.align) * shape.price for shape in self.dense_shapes)
         if least > self._goal():
             raise UnreachableTargetError(
-                f"bringing every MLP's {self.loaded.widths.channels} channels to a multiple of "
-                f"pruning.align ({align}) removes more",
+                f"bringing every layer's {widths.groups} groups and {widths.channels} channels to "
+                f"multiples of pruning.tensor_parallel ({pruning.tensor_parallel}), channels also "
+                f"of pruning.align ({pruning.align}), removes more",
                 field=self.request.target.field,
                 value=self.request.target.value,
                 allowed=self.request.target.allowed(least, self._most(), self.size),
-                cure=f"ask for more, or use an align that divides {self.loaded.widths.channels}",
+                cure="ask for more, or use values that divide them",
             )
 
     def _fingerprint(self) -> str:

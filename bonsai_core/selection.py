@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bonsai_core import families
 from bonsai_core.config import Layout
 from bonsai_core.families import GateKind
 from bonsai_core.gates import Gate, Units
@@ -29,12 +30,14 @@ class GateShape:
     price: int
     group: int | None = None
     """Gates with the same number are tried together: the experts of a layer. None: alone."""
+    devices: int = 1
+    """That share its units equally."""
 
 
-def shapes_of(gates: Iterable[Gate]) -> list[GateShape]:
-    """The shapes of live gates as they are now."""
+def shapes_of(gates: Iterable[Gate], devices: int = 1) -> list[GateShape]:
+    """The shapes of live gates as they are now, their units to be shared by so many devices."""
     return [
-        GateShape(gate.kind, gate.units, gate.price, gate.layer if gate.routed else None)
+        GateShape(gate.kind, gate.units, gate.price, gate.layer if gate.routed else None, devices)
         for gate in gates
     ]
 
@@ -51,8 +54,8 @@ class Step:
 
 
 def block_of(shape: GateShape, align: int) -> int:
-    """Units of a gate that go at once: `align` channels, one attention unit."""
-    return align if shape.kind is GateKind.MLP else 1
+    """Units of a gate that go at once: `align` channels or one attention unit, on each device."""
+    return families.block_of(shape.kind, align, shape.devices)
 
 
 def removable(shape: GateShape, align: int) -> int:

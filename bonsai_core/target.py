@@ -162,6 +162,7 @@ def require_reachable(
     config: Mapping[str, Any],
     align: int,
     experts: ExpertUnits = ExpertUnits.CHANNELS,
+    devices: int = 1,
 ) -> None:
     """Refuse a target, or a stop on the way, that the dense model of a config meets already, or
     that no plan can meet.
@@ -169,15 +170,17 @@ def require_reachable(
     Args:
         target: what was asked.
         config: of the dense model.
-        align: widths of MLPs are multiples of this.
+        align: widths of MLPs are multiples of this, on each device.
         experts: what the units of a mixture are.
+        devices: that share the units.
 
     Raises:
-        UnreachableTargetError: the share to remove is not above 0, or more than can go; or
-            `align` is wider than the MLP.
+        UnreachableTargetError: the share to remove is not above 0, or more than can go; or the
+            model is narrower than `align` and `devices` allow.
     """
+    reachable = reachable_sparsity(config, align, experts, devices)
     for single in target.each():
-        _require_one_reachable(single, config, reachable_sparsity(config, align, experts))
+        _require_one_reachable(single, config, reachable)
 
 
 def _require_one_reachable(target: Target, config: Mapping[str, Any], reachable: float) -> None:
@@ -189,12 +192,14 @@ def _require_one_reachable(target: Target, config: Mapping[str, Any], reachable:
     if share > 0:
         problem = (
             "more than can be removed while every layer keeps one attention group and one "
-            f"aligned block of channels, or one expert{fixed_parts(config)}"
+            f"aligned block of channels, or one expert, on each device{fixed_parts(config)}"
         )
     raise UnreachableTargetError(
         problem,
         field=target.field,
         value=target.value,
         allowed=target.allowed(0, math.floor(reachable * size.non_embedding), size),
-        cure="remove less, or use a smaller pruning.align" if share > 0 else "ask for less",
+        cure="remove less, or use a smaller pruning.align or pruning.tensor_parallel"
+        if share > 0
+        else "ask for less",
     )

@@ -178,6 +178,13 @@ Layout = Annotated[
 Align = Annotated[
     int | None, Option(help="MLP widths of the result are multiples of this (default 1)")
 ]
+TensorParallel = Annotated[
+    int | None,
+    Option(
+        help="Devices that will serve the result together: attention groups come in multiples of "
+        "this, MLP widths in multiples of this times align (default 1)"
+    ),
+]
 Experts = Annotated[
     str | None,
     Option(

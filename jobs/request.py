@@ -111,7 +111,8 @@ def check_inputs(request: JobRequest, sources: Sources) -> JobRequest:
     if config is not None:
         family_of(config)
         pruning = request.pruning
-        require_reachable(request.target, config, pruning.align, pruning.experts)
+        devices = pruning.tensor_parallel
+        require_reachable(request.target, config, pruning.align, pruning.experts, devices)
         require_context(config, request.calibration.sequence_length)
         require_exportable(request.formats, config, pruning.layout)
         needs = _estimated(request, config)

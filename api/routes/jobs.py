@@ -88,6 +88,7 @@ EXAMPLE: dict[str, Any] = {
         "layout": "per_layer",
         "experts": "channels",
         "align": 1,
+        "tensor_parallel": 1,
         "refit": True,
         "damping": 0.001,
         "seed": 0,

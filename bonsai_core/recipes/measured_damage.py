@@ -170,7 +170,7 @@ class MeasuredDamage:
         kinds = [shape.kind for shape in situation.shapes]
         most = (
             min(
-                removable(shape, 1)
+                removable(shape, self._pruning.align)
                 for shape in situation.shapes
                 if shape.kind is GateKind.ATTENTION
             )

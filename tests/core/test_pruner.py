@@ -193,6 +193,36 @@ def test_all_that_is_said_to_be_reachable_is_reached(
 
 
 @EACH_PRESET
+@pytest.mark.parametrize("layout", ["per_layer", "uniform"])
+@pytest.mark.parametrize("target", [0.1, 0.45, None])
+def test_devices_that_serve_it_together_get_equal_shares_of_every_layer(
+    saved_model: Callable[..., Path],
+    request_for: RequestFor,
+    tmp_path: Path,
+    layout: str,
+    target: float | None,
+    preset: dict[str, Any],
+) -> None:
+    folder = saved_model(groups=6, heads=12, hidden=24, head_dim=8, layers=3)
+    config = json.loads((folder / "config.json").read_text())
+    most = reachable_sparsity(config, 4, devices=3)
+    wish = {**preset, "layout": layout, "align": 4, "tensor_parallel": 3}
+    result = run(request_for(folder, target or most, **wish), tmp_path / "out")
+    assert result.sparsity >= (target or most) - 1e-9
+    sizes = {name: len(units) for name, units in kept(tmp_path / "out").items()}
+    for name, size in sizes.items():
+        block = 3 if "attention" in name else 12
+        assert size > 0
+        assert size % block == 0
+        assert target or size == block
+
+
+def test_more_devices_than_groups_are_refused(config_alone: Path, request_for: RequestFor) -> None:
+    with pytest.raises(UnreachableTargetError, match=r"pruning\.tensor_parallel.*allowed: 1 to 2"):
+        run(request_for(config_alone, 0.3, tensor_parallel=4), config_alone / "out")
+
+
+@EACH_PRESET
 @pytest.mark.parametrize("prior", list(Prior))
 def test_every_prior_leads_to_the_target(
     saved_model: Callable[..., Path],
@@ -724,7 +754,7 @@ def test_an_unreachable_target_is_refused_before_the_weights_are_read(
 def test_a_target_too_small_for_the_alignment_is_refused(
     saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
 ) -> None:
-    with pytest.raises(UnreachableTargetError, match=r"48 channels.*multiple of.*\(25\)") as caught:
+    with pytest.raises(UnreachableTargetError, match=r"48 channels.*multiples.*\(25\)") as caught:
         run(request_for(saved_model(), 0.1, align=25), tmp_path / "out")
     least = float(caught.value.allowed.removeprefix("from ").split(",")[0])
     assert run(request_for(saved_model(), least, align=25), tmp_path / "out").sparsity >= least
