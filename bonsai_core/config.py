@@ -220,7 +220,10 @@ class Pruning(_Frozen):
 
 
 class ReportWish(_Frozen):
-    """What the report measures besides what it always does: the dense model and each result."""
+    """Of `report.html` and `report.json` beside the result."""
+
+    enabled: Annotated[bool, Field(strict=True)] = True
+    """Whether the dense model and each result are measured, and a report is written."""
 
     text: Annotated[str | None, Field(min_length=1, max_length=4096, pattern=r"\.(txt|jsonl)$")] = (
         None
@@ -246,8 +249,8 @@ class PruneRequest(_Frozen):
     """What the result is written in besides its own folder, in folders inside it: GGUF files for
     llama.cpp, with their type of weights, and `mlx` for mlx-lm."""
 
-    report: ReportWish | None = ReportWish()
-    """Of `report.html` and `report.json` beside the result; null: there are none."""
+    report: ReportWish = ReportWish()
+    """What is measured for the report beside the result."""
 
     @field_validator("formats")
     @classmethod

@@ -22,10 +22,15 @@ from bonsai_core.utilities.quiz import fits
 WINDOW = 512
 """Tokens of a window, where sequences and context are as long."""
 
-WINDOWS = 16
-OWN_SEQUENCES = 16
+MOST_WINDOWS = 16
+"""Of each text; fewer where they would take longer than the calibration, on a CPU mostly."""
+
 OWN_LENGTH = 256
-QUESTIONS = 64
+MOST_QUESTIONS = 64
+_QUESTION_TOKENS = 512
+"""Of the calibration, for each question, whose four choices take some 200 with their contexts."""
+
+_TEXTS = 3
 PROMPTS = 3
 PROMPT_TOKENS = 32
 
@@ -106,26 +111,31 @@ def exam_for(
     seed, length = request.pruning.seed, _window(live, request.calibration.sequence_length)
     place = {} if text_file is None else {"source": str(text_file)}
     source = request.calibration.model_copy(update={"samples": request.given_samples} | place)
-    held_out = held_out_batch(source, live.tokenizer, seed, WINDOWS)
+    tokens = request.calibration.tokens
+    windows = max(2, min(MOST_WINDOWS, tokens // (_TEXTS * length)))
+    held_out = held_out_batch(source, live.tokenizer, seed, windows)
     seen = not len(held_out)
-    near = calibration_batch(source, live.tokenizer, seed)[-WINDOWS:] if seen else held_out
+    near = calibration_batch(source, live.tokenizer, seed)[-windows:] if seen else held_out
     which = "which the run has used, having no others" if seen else "which the run has not used"
-    own = written(live, OWN_SEQUENCES, min(length, OWN_LENGTH), generator(seed, 0, "report"), go_on)
+    random = generator(seed, 0, "report")
+    own = written(live, windows, min(length, OWN_LENGTH), random, go_on)
     texts = [
         Text("calibration", f"windows of the calibration text {which}", near[:, :length]),
         Text("own", "text that the dense model has written for the report", own.cpu()),
     ]
     content, origin = "\n".join(live.tokenizer.batch_decode(near)), texts[0].description
-    if wish is not None and wish.text is not None:
+    if wish.text is not None:
         content, origin = "".join(read_text(wish.text, "report.text")), Path(wish.text).name
-        windows = some_windows(Path(wish.text), live.tokenizer, length)
-        texts.append(Text("given", f"the first windows of {origin}", windows))
+        first = some_windows(Path(wish.text), live.tokenizer, length, windows)
+        texts.append(Text("given", f"the first windows of {origin}", first))
     beginnings = live.tokenizer.batch_decode(near[:PROMPTS, :PROMPT_TOKENS])
     return Exam(
         texts=texts,
-        questions=fitting_questions(live, content, QUESTIONS),
+        questions=fitting_questions(
+            live, content, min(MOST_QUESTIONS, max(8, tokens // _QUESTION_TOKENS))
+        ),
         questions_from=origin,
-        prompts=(wish.prompts if wish else ()) or beginnings,
+        prompts=wish.prompts or beginnings,
         prompt_tokens=prompt_tokens(live),
     )
 
@@ -139,7 +149,7 @@ def exam_on(live: LiveModel, text: Path, *, window: int, windows: int | None) ->
     found = first_windows(text, live.tokenizer, window=window, windows=windows)
     return Exam(
         texts=[Text("text", f"the first windows of {text.name}", found)],
-        questions=fitting_questions(live, "".join(read_text(str(text))), QUESTIONS),
+        questions=fitting_questions(live, "".join(read_text(str(text))), MOST_QUESTIONS),
         questions_from=text.name,
         prompts=(),
         prompt_tokens=prompt_tokens(live),
@@ -152,11 +162,11 @@ def fitting_questions(live: LiveModel, content: str, count: int) -> list[Questio
     return [question for question in found if fits(live, question)]
 
 
-def some_windows(text: Path, tokenizer: Any, length: int) -> Tensor:
-    """The first windows of a text, at most `WINDOWS`; shorter ones if it has not even one."""
+def some_windows(text: Path, tokenizer: Any, length: int, most: int) -> Tensor:
+    """The first windows of a text, at most so many; shorter ones if it has not even one."""
     tokens = first_windows(text, tokenizer, window=2, windows=None).flatten()
     length = min(length, len(tokens))
-    return tokens[: WINDOWS * length][: len(tokens) // length * length].reshape(-1, length)
+    return tokens[: len(tokens) // length * length].reshape(-1, length)[:most]
 
 
 def prompt_tokens(live: LiveModel) -> int:

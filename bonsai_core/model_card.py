@@ -94,7 +94,7 @@ Made from `{source}` by structured pruning with forward passes only
 
 Perplexity: {protocol["text"]}; {protocol["windows"]} windows of {protocol["window"]} tokens without
 overlap, {protocol["dtype"]} on {protocol["device"]}. On other text it differs: measure it on yours
-before you rely on the model.{_REPORT if request["report"] else ""}
+before you rely on the model.{_REPORT if request["report"]["enabled"] else ""}
 
 ## Use
 

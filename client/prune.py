@@ -73,7 +73,7 @@ def run_prune(
         return ExitCode.DONE
     for one in (*result.on_the_way, result):
         results().print(summary(one), soft_wrap=True)
-    if request.report is not None:
+    if request.report.enabled:
         results().print(f"report       {output / PAGE}", soft_wrap=True)
     return ExitCode.DONE
 
@@ -93,7 +93,7 @@ def parse_request(wish: Mapping[str, Any]) -> PruneRequest:
 
 def require_report_text(request: PruneRequest) -> None:
     """Refuse a report's text that cannot be read, before anything is pruned."""
-    if request.report is None or request.report.text is None:
+    if request.report.text is None:
         return
     try:
         next(read_text(request.report.text, "report.text"), None)

@@ -17,32 +17,25 @@ def prune_request(
     calibration_options: Mapping[str, Any],
     pruning: Mapping[str, Any],
     formats: list[str] | None,
-    report: Mapping[str, Any] | None,
+    report: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The body of a prune; options that are None are left out.
-
-    `report` None means that there shall be none.
-    """
-    wish = report and given(report)
+    """The body of a prune; options that are None are left out."""
+    wish = given(report)
     return {
         "model": {**model_source(model), **given(model_options)},
         "calibration": {"source": absolute(calibration), **given(calibration_options)},
         "target": dict(target),
         "pruning": given(pruning),
         **({"formats": formats} if formats else {}),
-        **({"report": wish} if wish != {} else {}),
+        **({"report": wish} if wish else {}),
     }
 
 
 def report_wish(
-    wanted: bool | None, text: str | None, prompts: list[str] | None
-) -> dict[str, Any] | None:
-    """What the report shall have; None: there shall be none."""
-    if wanted is False:
-        if text is not None or prompts:
-            raise ClientError("--no-report: say it without --report-text and --prompt")
-        return None
-    return {"text": text and absolute(text), "prompts": prompts or None}
+    enabled: bool | None, text: str | None, prompts: list[str] | None
+) -> dict[str, Any]:
+    """What the report shall have."""
+    return {"enabled": enabled, "text": text and absolute(text), "prompts": prompts or None}
 
 
 def target(

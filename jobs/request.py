@@ -118,7 +118,7 @@ def check_inputs(request: JobRequest, sources: Sources) -> JobRequest:
         needs = _estimated(request, config)
     if request.calibration.is_file:
         _check_text(request.calibration)
-    if request.report is not None and request.report.text is not None:
+    if request.report.text is not None:
         _check_report_text(request.report.text)
     return request.model_copy(update={"device": needs})
 

@@ -51,7 +51,7 @@ class Sources:
             _require_id(text.source)
         else:
             self._require_text(text)
-        if request.report is not None and request.report.text is not None:
+        if request.report.text is not None:
             self._require("report.text", request.report.text, folder=True)
         for number, part in enumerate(request.pruning.utilities):
             path = part.settings.get("path")

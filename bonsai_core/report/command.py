@@ -36,11 +36,11 @@ def _words(request: PruneRequest) -> Iterator[str]:
     yield from _pruning(request.pruning)
     for kind in request.formats:
         yield from ("--format", kind)
-    if request.report is None:
+    if not request.report.enabled:
         yield "--no-report"
-    elif request.report.text is not None:
+    if request.report.text is not None:
         yield from ("--report-text", request.report.text)
-    for prompt in request.report.prompts if request.report else ():
+    for prompt in request.report.prompts:
         yield from ("--prompt", prompt)
 
 

@@ -48,7 +48,7 @@ def write_report(
         Stopped: `stop` said so.
         UnavailableDeviceError: there is no such device.
     """
-    if request.report is None:
+    if not request.report.enabled:
         return
     examiner = _Examiner(request, device_named(device), device_memory, stop, calibration_file)
     dense = examiner.ask(request.model)
@@ -76,6 +76,9 @@ class _Examiner:
         """What a model answers, or why it could not be asked."""
         if self.problem is not None:
             return Measured(problem=f"there is nothing to compare it with: {self.problem}")
+        # The model before it goes before it comes: the prune's, or the one asked last.
+        gc.collect()
+        memory.give_back(self.place)
         try:
             return Measured(self._measure(source))
         except Exception as error:
@@ -85,10 +88,6 @@ class _Examiner:
             if self.exam is None:
                 self.problem = str(problem)
             return Measured(problem=str(problem))
-        finally:
-            # The model goes before the next one comes.
-            gc.collect()
-            memory.give_back(self.place)
 
     def _measure(self, source: ModelSource) -> Measurement:
         live = load_saved(source, self.place, self.device_memory)

@@ -314,6 +314,33 @@ def test_a_format_that_cannot_say_the_result_is_refused(
     assert "gguf-q8_0" in str(only_error(problem))
 
 
+def test_the_text_of_a_report_must_be_there(
+    client: TestClient, body: dict[str, Any], tmp_path: Path
+) -> None:
+    for path in (tmp_path / "gone.txt", Path("relative.txt")):
+        wish = {**body, "report": {"text": str(path)}}
+        error = only_error(
+            require_problem(client.post("/v1/jobs", json=wish), 422, "invalid_calibration")
+        )
+        assert (error["pointer"], error["value"]) == ("/report/text", str(path))
+    (tmp_path / "there.jsonl").write_text('{"text": "a"}\n')
+    wish = {**body, "report": {"text": str(tmp_path / "there.jsonl"), "prompts": ["A tree"]}}
+    assert client.post("/v1/jobs", json=wish).status_code == 201
+    unknown = {**body, "report": {"text": str(tmp_path / "there.exe")}}
+    require_problem(client.post("/v1/jobs", json=unknown), 422, "invalid_request")
+
+
+def test_more_devices_than_the_model_has_groups_are_refused(
+    client: TestClient, body: dict[str, Any]
+) -> None:
+    wish = change(body, "pruning", {"tensor_parallel": 8})
+    error = only_error(
+        require_problem(client.post("/v1/jobs", json=wish), 422, "unreachable_target")
+    )
+    assert (error["pointer"], error["value"]) == ("/pruning/tensor_parallel", 8)
+    assert error["allowed"].startswith("1 to ")
+
+
 def test_a_size_that_the_model_has_already_is_refused(
     client: TestClient, body: dict[str, Any]
 ) -> None:
@@ -372,8 +399,13 @@ def test_inputs_come_from_the_folders_and_repositories_that_are_allowed(
             assert only_error(problem)["pointer"] == f"/jobs/0{pointer}"
         text_file.rename(allowed / "text.txt")
         body["calibration"]["source"] = str(allowed / "text.txt")
-        answer = client.post("/v1/jobs", json={**body, "model": {"source": "meta-llama/x"}})
+        said = {**body, "model": {"source": "meta-llama/x"}}
+        answer = client.post("/v1/jobs", json=said)
         assert answer.status_code == 201, answer.text
+        (tmp_path / "outside.txt").touch()
+        outside = {**said, "report": {"text": str(tmp_path / "outside.txt")}}
+        problem = require_problem(client.post("/v1/jobs", json=outside), 422, "source_not_allowed")
+        assert only_error(problem)["pointer"] == "/report/text"
 
 
 @pytest.mark.parametrize("place", ["", "model", "pruning", "calibration"])

@@ -134,7 +134,7 @@ def test_submit_sends_every_option(
             "seed": 7,
         },
         "formats": ["gguf-q8_0", "mlx"],
-        "report": {"text": str(text_file), "prompts": ["A tree"]},
+        "report": {"enabled": True, "text": str(text_file), "prompts": ["A tree"]},
     }
 
 

@@ -66,12 +66,26 @@ def test_one_run_leaves_a_model_at_every_stop(model: Path, text: Path, tmp_path:
     assert result.exit_code == 0, result.output
     assert [path.name for path in tmp_path.iterdir()] == ["smaller"]
     names = [f"sparsity-{sparsity}" for sparsity in (0.1, 0.2, 0.3)]
-    assert sorted(path.name for path in output.iterdir()) == names
+    assert sorted(path.name for path in output.iterdir()) == ["report.html", "report.json", *names]
+    assert f"report       {output / 'report.html'}" in result.stdout
+    report = json.loads((output / "report.json").read_text())
+    assert [one["folder"] for one in report["results"]] == names
     said = [json.loads((output / name / "bonsai.json").read_text()) for name in names]
     assert [one["request"]["target"]["sparsity"] for one in said] == [0.1, 0.2, 0.3]
     assert [one["sparsity"] for one in said] == sorted(one["sparsity"] for one in said)
     for name in names:
         assert str(output / name) in result.stdout
+
+
+def test_a_report_is_made_only_where_it_is_wanted(model: Path, text: Path, tmp_path: Path) -> None:
+    words = (*arguments(model, text, tmp_path / "out"), "--preset", "statistics")
+    gone = bonsai(*words, "--report-text", str(tmp_path / "gone.txt"))
+    assert gone.exit_code == 1
+    assert "report.text: there is no such file" in gone.stderr
+    assert not (tmp_path / "out").exists()
+    result = bonsai(*words, "--no-report")
+    assert result.exit_code == 0, result.output
+    assert not list((tmp_path / "out").glob("report.*"))
 
 
 @pytest.mark.parametrize("preset", ["best", "paper", "statistics"])

@@ -23,7 +23,7 @@ WISHES: list[dict[str, Any]] = [
     {"pruning": {"samples_per_mask": 2, "experts": "whole", "recipe": "plugged.in"}},
     {"pruning": {"utility": [{"name": "nll", "weight": 0.5}, {"name": "kl", "weight": 2.0}]}},
     {"formats": ["gguf-q8_0", "mlx"]},
-    {"report": None},
+    {"report": {"enabled": False, "prompts": ["kept"]}},
     {"report": {"text": "/texts/other.jsonl", "prompts": ["It's a tree", '"$HOME" --no-report']}},
     {"model": {"source": "/models/a", "gguf_file": "b.gguf", "dtype": "bfloat16"}},
     {"model": {"source": "owner/name", "revision": "v1.0"}},

@@ -60,7 +60,7 @@ def test_every_family_is_measured_dense_and_pruned(
         assert found.accuracy is not None
         assert 0 <= found.accuracy <= 1
         assert min(found.prefill_tokens_per_second, found.decode_tokens_per_second) > 0
-        assert len(found.completions) == len(exam.prompts) == 3
+        assert len(found.completions) == len(exam.prompts) >= 2
 
 
 def test_a_completion_is_what_generate_writes(tmp_path: Path) -> None:

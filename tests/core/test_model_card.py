@@ -70,7 +70,8 @@ def test_a_model_of_the_hub_is_named_as_the_base(
     [result] = card.data.eval_results
     assert (result.metric_type, result.metric_value) == ("perplexity", 12.0)
     assert "report.html" in card.text
-    request["calibration"]["source"], request["report"] = "dataset:1234", None
+    request["calibration"]["source"] = "dataset:1234"
+    request["report"] = {"enabled": False}
     (tmp_path / "README.md").write_text(model_card(manifest, None))
     card = ModelCard.load(tmp_path / "README.md")
     assert card.data.datasets is None

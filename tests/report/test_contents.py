@@ -81,7 +81,7 @@ def test_a_report_changes_nothing_of_the_result(masks: Reported) -> None:
 
 def test_without_a_wish_there_is_no_report(tmp_path: Path) -> None:
     settings = {"preset": "statistics"}
-    found = pruned(tmp_path, target={"sparsity": 0.2}, pruning=settings, report=None)
+    found = pruned(tmp_path, target={"sparsity": 0.2}, pruning=settings, report={"enabled": False})
     write_report(found.request, found.folder, device="cpu")
     assert not list(found.folder.glob("report.*"))
 

@@ -112,7 +112,14 @@ class Service:
         return self.wait(job_id, lambda job: job.finished_at is not None)
 
     def digests(self, job_id: UUID) -> dict[str, str]:
-        return {file.name: file.sha256 for file in self.store.artifacts(job_id)}
+        """Of the result; its report has times, which differ."""
+        files = self.store.artifacts(job_id)
+        return {file.name: file.sha256 for file in files if not file.name.startswith("report.")}
+
+    def content(self, job_id: UUID, name: str) -> str:
+        """Of a text among the job's files."""
+        [file] = [file for file in self.store.artifacts(job_id) if file.name == name]
+        return (self.settings.artifacts_dir / file.key).read_text()
 
     def newest_checkpoint(self, job_id: UUID, name: str) -> Path:
         """The stored file of the last round that has one of this name, `prior` or `weights`."""

@@ -1,5 +1,6 @@
 """A worker's ordinary day: success, failure, cancel, stop, and a doorbell that nobody heard."""
 
+import json
 import os
 import signal
 import subprocess
@@ -32,6 +33,12 @@ def test_a_job_runs_from_the_doorbell_to_published_files(
     assert job.progress["stage"] == "done"
     names = service.digests(job.id)
     assert {"model.safetensors", "config.json", "bonsai.json", "tokenizer.json"} <= set(names)
+    reports = {file.name: file for file in service.store.artifacts(job.id)}.keys() - names.keys()
+    assert reports == {"report.html", "report.json"}
+    report = json.loads(service.content(job.id, "report.json"))
+    assert report["dense"]["measurement"]["parameters"] == job.result["parameters_before"]
+    assert report["results"][0]["measurement"]["parameters"] == job.result["parameters"]
+    assert report["title"] in service.content(job.id, "report.html")
     types = service.event_types(job.id)
     assert types[:3] == ["submitted", "running", "model_loaded"]
     assert types.count("round_finished") == job.result["rounds"]
@@ -76,7 +83,8 @@ def test_a_target_with_stops_publishes_a_model_for_each(
     assert job.result["parameters"] == job.result["sizes"]["sparsity-0.3"]["parameters"]
     names = {artifact.name for artifact in service.store.artifacts(job.id)}
     assert {f"{folder}/model.safetensors" for folder in folders} <= names
-    assert all(name.partition("/")[0] in folders for name in names)
+    above = {name for name in names if name.partition("/")[0] not in folders}
+    assert above == {"report.html", "report.json"}
     assert (job.progress["round"], job.progress["rounds"]) == (3, 3)
 
 
