@@ -106,6 +106,11 @@ def read_text(source: str, field: str = "calibration.source") -> Iterator[str]:
     return _data_set_rows(source, field)
 
 
+def beginning(source: str, field: str = "calibration.source") -> str:
+    """The first few million characters of a text; arguments and errors as of `read_text`."""
+    return "".join(_pieces(read_text(source, field), _CHARACTERS_AT_LEAST))
+
+
 def _pieces(lines: Iterable[str], budget: int) -> Iterator[str]:
     piece: list[str] = []
     length = total = 0

@@ -7,9 +7,17 @@ from typing import Any
 
 from torch import Tensor
 
-from bonsai_core.calibration import calibration_batch, digest_of, held_out_batch, read_text
+from bonsai_core.calibration import (
+    beginning,
+    calibration_batch,
+    digest_of,
+    held_out_batch,
+    read_text,
+    tokenize,
+)
 from bonsai_core.cloze import questions_from
 from bonsai_core.config import PruneRequest
+from bonsai_core.errors import InvalidCalibrationError
 from bonsai_core.evaluation import first_windows
 from bonsai_core.events import GoOn, regardless
 from bonsai_core.families import context_of
@@ -125,8 +133,8 @@ def exam_for(
     ]
     content, origin = "\n".join(live.tokenizer.batch_decode(near)), texts[0].description
     if wish.text is not None:
-        content, origin = "".join(read_text(wish.text, "report.text")), Path(wish.text).name
-        first = some_windows(Path(wish.text), live.tokenizer, length, windows)
+        content, origin = beginning(wish.text, "report.text"), Path(wish.text).name
+        first = some_windows(content, live.tokenizer, length, windows)
         texts.append(Text("given", f"the first windows of {origin}", first))
     beginnings = live.tokenizer.batch_decode(near[:PROMPTS, :PROMPT_TOKENS])
     return Exam(
@@ -162,9 +170,20 @@ def fitting_questions(live: LiveModel, content: str, count: int) -> list[Questio
     return [question for question in found if fits(live, question)]
 
 
-def some_windows(text: Path, tokenizer: Any, length: int, most: int) -> Tensor:
-    """The first windows of a text, at most so many; shorter ones if it has not even one."""
-    tokens = first_windows(text, tokenizer, window=2, windows=None).flatten()
+def some_windows(content: str, tokenizer: Any, length: int, most: int) -> Tensor:
+    """The first windows of a text, at most so many; a shorter one if it has not even one.
+
+    Raises:
+        InvalidCalibrationError: it has nothing to predict.
+    """
+    tokens = tokenize([content], tokenizer)
+    if len(tokens) < 2:
+        raise InvalidCalibrationError(
+            "there is nothing in it to predict",
+            field="report.text",
+            value=f"{len(tokens)} tokens",
+            allowed="a text of two tokens at least",
+        )
     length = min(length, len(tokens))
     return tokens[: len(tokens) // length * length].reshape(-1, length)[:most]
 

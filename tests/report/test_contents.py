@@ -112,9 +112,14 @@ def test_what_cannot_be_measured_is_said_and_fails_nothing(
     assert f"{report['results'][0]['parameters']:,}" in found.page
 
 
-def test_an_unreadable_text_is_said_once_and_for_all_models(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [None, "", "x"], ids=["gone", "empty", "short"])
+def test_an_unreadable_text_is_said_once_and_for_all_models(
+    tmp_path: Path, content: str | None
+) -> None:
     settings = {"preset": "statistics"}
-    wish = {"text": str(tmp_path / "gone.txt")}
+    wish = {"text": str(tmp_path / "report.txt")}
+    if content is not None:
+        (tmp_path / "report.txt").write_text(content)
     found = pruned(tmp_path, target={"sparsity": 0.2}, pruning=settings, report=wish)
     write_report(found.request, found.folder, device="cpu")
     report = found.contents
