@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 from uuid import UUID
 
 import pytest
@@ -27,6 +28,18 @@ from jobs.store import JobStore
 from tests.tiny_models import tiny_model, tiny_text
 
 PROJECT = Path(__file__).resolve().parents[2]
+
+
+class NamedFile(Protocol):
+    """A file of a job, as the store or the client has it."""
+
+    name: str
+    sha256: str
+
+
+def digests_but_of_reports(files: Iterable[NamedFile]) -> dict[str, str]:
+    """Of a result, by name; its report has times, which differ."""
+    return {file.name: file.sha256 for file in files if not file.name.startswith("report.")}
 
 
 @dataclass
@@ -112,9 +125,7 @@ class Service:
         return self.wait(job_id, lambda job: job.finished_at is not None)
 
     def digests(self, job_id: UUID) -> dict[str, str]:
-        """Of the result; its report has times, which differ."""
-        files = self.store.artifacts(job_id)
-        return {file.name: file.sha256 for file in files if not file.name.startswith("report.")}
+        return digests_but_of_reports(self.store.artifacts(job_id))
 
     def content(self, job_id: UUID, name: str) -> str:
         """Of a text among the job's files."""
