@@ -1,6 +1,5 @@
 """`bonsai evaluate` and `bonsai compare`: models put to the same exam, in this process."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from bonsai_core.config import ModelSource
+from bonsai_core.digests import sha256_of
 from bonsai_core.errors import PruneError
 from bonsai_core.exam import Exam
 from bonsai_core.measurement import REPEATS, WRITTEN_TOKENS, Measurement, compare
@@ -39,7 +39,7 @@ def run_evaluate(
         raise ClientError("\n".join(faults)) from error
     except PruneError as error:
         raise ClientError(str(error)) from error
-    digest = hashlib.sha256(text.read_bytes()).hexdigest()
+    digest = sha256_of(text)
     if as_json:
         rows = [
             {"model": source.source, **_flat(exam, one), "text_sha256": digest}

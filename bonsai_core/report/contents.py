@@ -3,7 +3,7 @@
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +37,7 @@ def contents(
     folder: Path,
     exam: Exam | None,
     dense: Measured,
-    results: Sequence[Measured],
+    results: Mapping[Path, Measured],
 ) -> dict[str, Any]:
     """The report of a prune, as `report.json` has it.
 
@@ -46,15 +46,13 @@ def contents(
         folder: of the result; where the target has stops, of the results' folders.
         exam: what the models were asked; None: it could not be made.
         dense: what was found of the dense model.
-        results: of each result, the largest model first.
+        results: of each result by its folder, the largest model first.
     """
-    targets = request.target.each()
-    folders = [folder / target.folder for target in targets] if len(targets) > 1 else [folder]
-    manifests = [json.loads((place / MANIFEST).read_text()) for place in folders]
-    first = manifests[0]
+    manifests = {place: json.loads((place / MANIFEST).read_text()) for place in results}
+    first = next(iter(manifests.values()))
     models = [
-        _result(request, folder, place, manifest, measured)
-        for place, manifest, measured in zip(folders, manifests, results, strict=True)
+        _result(request, folder, place, manifests[place], measured)
+        for place, measured in results.items()
     ]
     report = {
         "format": FORMAT,

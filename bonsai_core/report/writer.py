@@ -55,7 +55,8 @@ def write_report(
     targets = request.target.each()
     places = [folder / target.folder for target in targets] if len(targets) > 1 else [folder]
     results = [examiner.ask(ModelSource(source=str(place.resolve()))) for place in places]
-    report = contents(request, folder, examiner.exam, dense, results)
+    of_results = dict(zip(places, results, strict=True))
+    report = contents(request, folder, examiner.exam, dense, of_results)
     (folder / CONTENTS).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     (folder / PAGE).write_text(page(report), encoding="utf-8")
 
