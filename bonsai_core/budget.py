@@ -205,7 +205,8 @@ class _Prune:
         return written + told + valued + cuts * each_cut + PROBE_TOKENS
 
     def _block(self, pattern: GatePattern) -> int:
-        return block_of(pattern.kind, self.pruning.align, self.pruning.tensor_parallel)
+        units = getattr(self.widths, pattern.units)
+        return block_of(pattern.kind, units, self.pruning.align, self.pruning.tensor_parallel)
 
     @property
     def _plans(self) -> bool:

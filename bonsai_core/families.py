@@ -767,20 +767,39 @@ def _size_of(part: Vectors, widths: Widths, config: Mapping[str, Any]) -> int:
     return int(part.count * getattr(widths, part.size)) if there else 0
 
 
-def block_of(kind: GateKind, align: int, devices: int) -> int:
+ALIGNMENTS = (128, 64, 32, 16, 8)
+"""Multiples that programs like a width to be, the best first: 128 is a tile of matrix kernels, 32
+a block of GGUF's quantised weights, and below 8 half precision is read slowly."""
+
+BLOCKS = 32
+"""So many an MLP is made of at least where no alignment is asked for: fewer would be too coarse a
+choice."""
+
+
+def alignment_of(channels: int) -> int:
+    """The alignment of an MLP where none is asked for: the best one that the dense width, on one
+    device, is a multiple of and has enough blocks of; 1 where it is too narrow for any."""
+    fitting = (a for a in ALIGNMENTS if channels % a == 0 and channels >= BLOCKS * a)
+    return next(fitting, 1)
+
+
+def block_of(kind: GateKind, units: int, align: int | None, devices: int) -> int:
     """Units of a gate that go at once: all widths are multiples of it.
 
     Args:
         kind: of the gate.
-        align: widths of MLPs on each device are multiples of this.
+        units: of it in the dense model.
+        align: widths of MLPs on each device are multiples of this; None: of `alignment_of` them.
         devices: that share the units of attention and MLPs; whole experts stay whole.
     """
-    return {GateKind.MLP: align * devices, GateKind.ATTENTION: devices}.get(kind, 1)
+    if kind is GateKind.MLP:
+        return (align or alignment_of(units // devices)) * devices
+    return devices if kind is GateKind.ATTENTION else 1
 
 
 def reachable_sparsity(
     config: Mapping[str, Any],
-    align: int,
+    align: int | None,
     experts: ExpertUnits = ExpertUnits.CHANNELS,
     devices: int = 1,
 ) -> float:
@@ -792,7 +811,7 @@ def reachable_sparsity(
 
 def removable_parameters(
     config: Mapping[str, Any],
-    align: int,
+    align: int | None,
     experts: ExpertUnits = ExpertUnits.CHANNELS,
     devices: int = 1,
 ) -> int:
@@ -802,7 +821,7 @@ def removable_parameters(
 
     Args:
         config: of the dense model.
-        align: widths of MLPs are multiples of this, on each device.
+        align: widths of MLPs are multiples of this, on each device; None: by `alignment_of`.
         experts: what the units of a mixture are.
         devices: that share the units.
 
@@ -811,7 +830,7 @@ def removable_parameters(
     """
     family, widths = family_of(config), widths_of(config)
     kinds = {pattern.kind for pattern in family.gates(experts)}
-    if GateKind.MLP in kinds and align > widths.channels:
+    if GateKind.MLP in kinds and align is not None and align > widths.channels:
         raise UnreachableTargetError(
             "the alignment is wider than the model's MLP",
             field="pruning.align",
@@ -820,15 +839,16 @@ def removable_parameters(
         )
     removable = 0
     for pattern in family.gates(experts):
-        block = block_of(pattern.kind, align, devices)
-        units = getattr(widths, pattern.units) - block
+        dense = getattr(widths, pattern.units)
+        block = block_of(pattern.kind, dense, align, devices)
+        units = dense - block
         if units < 0:
             each = block // devices
             raise UnreachableTargetError(
-                f"a layer has {units + block} units of {pattern.kind}, too few for so many devices",
+                f"a layer has {dense} units of {pattern.kind}, too few for so many devices",
                 field="pruning.tensor_parallel",
                 value=devices,
-                allowed=f"1 to {(units + block) // each} for this model",
+                allowed=f"1 to {dense // each} for this model",
                 cure="fewer devices, or a smaller pruning.align",
             )
         removable += gates_like(pattern, widths) * units * unit_price(pattern, widths, config)

@@ -26,7 +26,7 @@ from bonsai_core.correction import Streams, correct
 from bonsai_core.errors import Stopped, UnreachableTargetError
 from bonsai_core.evaluation import mean_nll, perplexity_of
 from bonsai_core.export import save
-from bonsai_core.families import holds, require_context
+from bonsai_core.families import block_of, holds, require_context
 from bonsai_core.findings import Dense, Findings, State
 from bonsai_core.folders import require_free
 from bonsai_core.formats.block import require_exportable
@@ -55,7 +55,7 @@ from bonsai_core.utilities.mixture import mixture_of
 from bonsai_core.utilities.names import require_known
 from bonsai_core.utilities.utility import Factory
 
-ALGORITHM = 7
+ALGORITHM = 8
 """Changes whenever the same request would be decided otherwise; part of a ledger's fingerprint."""
 
 
@@ -279,6 +279,9 @@ class _Run:
         self.gates = gates_of(
             self.loaded.model, self.loaded.family, self.loaded.widths, request.pruning.experts
         )
+        self.blocks = [
+            block_of(gate.kind, gate.units, pruning.align, devices) for gate in self.gates
+        ]
         self.dense_shapes = self._shapes()
         self.parameters_before = parameters(self.loaded.model)
         self.total = non_embedding_parameters(self.loaded.model)
@@ -356,7 +359,7 @@ class _Run:
 
     def _shapes(self) -> list[GateShape]:
         """The gates as they are cut so far."""
-        return shapes_of(self.gates, self.request.pruning.tensor_parallel)
+        return shapes_of(self.gates, self.blocks)
 
     def _in_place(self) -> bytes:
         return self.state.with_plan(self.plan, self.plan_damping)
@@ -581,8 +584,7 @@ class _Run:
         return min(self._most(), math.ceil(target.share_to_remove(self.size) * self.total))
 
     def _most(self) -> int:
-        align = self.request.pruning.align
-        return sum(removable(shape, align) * shape.price for shape in self.dense_shapes)
+        return sum(removable(shape) * shape.price for shape in self.dense_shapes)
 
     def _rounds_needed(self) -> int:
         """At most, for all targets."""
@@ -615,12 +617,12 @@ class _Run:
 
     def _require_room_to_trim(self) -> None:
         pruning, widths = self.request.pruning, self.loaded.widths
-        least = sum(trimmed(shape, pruning.align) * shape.price for shape in self.dense_shapes)
+        least = sum(trimmed(shape) * shape.price for shape in self.dense_shapes)
         if least > self._goal():
             raise UnreachableTargetError(
                 f"bringing every layer's {widths.groups} groups and {widths.channels} channels to "
                 f"multiples of pruning.tensor_parallel ({pruning.tensor_parallel}), channels also "
-                f"of pruning.align ({pruning.align}), removes more",
+                f"of pruning.align ({pruning.align or 'not given'}), removes more",
                 field=self.request.target.field,
                 value=self.request.target.value,
                 allowed=self.request.target.allowed(least, self._most(), self.size),

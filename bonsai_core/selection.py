@@ -1,9 +1,9 @@
 """Which units may go in a round, and which do: pure functions on scores, prices and counts.
 
 A *lane* is a sequence of steps that can only be taken in order; a *step* removes some units at
-once. In the layout `per_layer` every gate is a lane of its own, and a step is one unit, or one
-block of `align` channels. In `uniform` all gates of a kind are one lane, and a step takes the same
-number of units from each of them, so that the widths stay equal.
+once. In the layout `per_layer` every gate is a lane of its own, and a step is one block of its
+units. In `uniform` all gates of a kind are one lane, and a step takes the same number of units
+from each of them, so that the widths stay equal.
 """
 
 import heapq
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bonsai_core import families
 from bonsai_core.config import Layout
 from bonsai_core.families import GateKind
 from bonsai_core.gates import Gate, Units
@@ -30,15 +29,20 @@ class GateShape:
     price: int
     group: int | None = None
     """Gates with the same number are tried together: the experts of a layer. None: alone."""
-    devices: int = 1
-    """That share its units equally."""
+    block: int = 1
+    """Units that go at once (`bonsai_core.families.block_of`)."""
 
 
-def shapes_of(gates: Iterable[Gate], devices: int = 1) -> list[GateShape]:
-    """The shapes of live gates as they are now, their units to be shared by so many devices."""
+def shapes_of(gates: Sequence[Gate], blocks: Iterable[int] | None = None) -> list[GateShape]:
+    """The shapes of live gates as they are now.
+
+    Args:
+        gates: as they are cut so far.
+        blocks: units of each that go at once; None: one.
+    """
     return [
-        GateShape(gate.kind, gate.units, gate.price, gate.layer if gate.routed else None, devices)
-        for gate in gates
+        GateShape(gate.kind, gate.units, gate.price, gate.layer if gate.routed else None, block)
+        for gate, block in zip(gates, blocks or [1] * len(gates), strict=True)
     ]
 
 
@@ -53,19 +57,14 @@ class Step:
     """Smaller than the others of its lane: it brings the width to a multiple of the block."""
 
 
-def block_of(shape: GateShape, align: int) -> int:
-    """Units of a gate that go at once: `align` channels or one attention unit, on each device."""
-    return families.block_of(shape.kind, align, shape.devices)
-
-
-def removable(shape: GateShape, align: int) -> int:
+def removable(shape: GateShape) -> int:
     """Units that may go at most: the gate keeps one block, and ends on a multiple of it."""
-    return max(0, shape.units - block_of(shape, align))
+    return max(0, shape.units - shape.block)
 
 
-def trimmed(shape: GateShape, align: int) -> int:
+def trimmed(shape: GateShape) -> int:
     """Units that go in any case, because the width ends on a multiple of the block."""
-    return shape.units % block_of(shape, align)
+    return shape.units % shape.block
 
 
 def choose_candidates(
@@ -74,7 +73,6 @@ def choose_candidates(
     budget: int,
     *,
     layout: Layout,
-    align: int,
 ) -> list[Units]:
     """The weakest units of each gate, twice as many as the budget takes; the others are safe.
 
@@ -88,7 +86,6 @@ def choose_candidates(
         scores: prior of each gate's units.
         budget: parameters to remove.
         layout: of the result.
-        align: of the result.
 
     Returns:
         Per gate, ascending positions; empty where nothing may go.
@@ -96,7 +93,7 @@ def choose_candidates(
     alive = sum(shape.units * shape.price for shape in shapes)
     share = min(1.0, 2 * budget / alive)
     while True:
-        counts = _counts(shapes, scores, share, layout, align)
+        counts = _counts(shapes, scores, share, layout)
         price = sum(c * s.price for c, s in zip(counts, shapes, strict=True))
         if price >= budget or share >= 1.0:
             break
@@ -112,7 +109,6 @@ def _counts(
     scores: Sequence[Floats],
     share: float,
     layout: Layout,
-    align: int,
 ) -> list[int]:
     counts = [0] * len(shapes)
     for kind in GateKind:
@@ -124,11 +120,11 @@ def _counts(
             # A step takes units from every gate, so all of them offer the same number.
             whole = [round(min(exact))] * len(gates)
         else:
-            limits = [removable(shapes[g], align) for g in gates]
+            limits = [removable(shapes[g]) for g in gates]
             whole = _rounded(gates, exact, scores, limits)
         for gate, count in zip(gates, whole, strict=True):
             shape = shapes[gate]
-            counts[gate] = _aligned(count, shape, align)
+            counts[gate] = _aligned(count, shape)
     return counts
 
 
@@ -149,10 +145,10 @@ def _rounded(
     return whole
 
 
-def _aligned(count: int, shape: GateShape, align: int) -> int:
+def _aligned(count: int, shape: GateShape) -> int:
     """`count` raised to whole blocks, so that the width can end on a multiple of the block."""
-    block, odd = block_of(shape, align), trimmed(shape, align)
-    return min(removable(shape, align), odd + -(-max(0, count - odd) // block) * block)
+    block, odd = shape.block, trimmed(shape)
+    return min(removable(shape), odd + -(-max(0, count - odd) // block) * block)
 
 
 def select(
@@ -162,7 +158,6 @@ def select(
     budget: int,
     *,
     layout: Layout,
-    align: int,
 ) -> list[Units]:
     """The least important candidates per parameter, until the budget is met.
 
@@ -172,14 +167,13 @@ def select(
         importance: per gate, of its candidates, in their order.
         budget: parameters to remove.
         layout: of the result.
-        align: of the result.
 
     Returns:
-        Per gate, ascending positions of the units that go. Widths that are no multiple of `align`
-        are trimmed whatever it costs; beyond that the units cost at least the budget and exceed it
-        by less than the cheapest step left, unless the candidates cost less in all.
+        Per gate, ascending positions of the units that go. Widths that are no multiple of the
+        block are trimmed whatever it costs; beyond that the units cost at least the budget and
+        exceed it by less than the cheapest step left, unless the candidates cost less in all.
     """
-    lanes = _lanes(shapes, candidates, importance, layout, align)
+    lanes = _lanes(shapes, candidates, importance, layout)
     chosen = [lane.pop(0) for lane in lanes if lane and lane[0].trims]
     heads = [(_rate(lane[0]), number, 0) for number, lane in enumerate(lanes) if lane]
     heapq.heapify(heads)
@@ -218,11 +212,9 @@ def _lanes(
     candidates: Sequence[Units],
     importance: Sequence[Floats],
     layout: Layout,
-    align: int,
 ) -> list[list[Step]]:
     lanes = [
-        _lane(gate, shape, candidates[gate], importance[gate], align)
-        for gate, shape in enumerate(shapes)
+        _lane(gate, shape, candidates[gate], importance[gate]) for gate, shape in enumerate(shapes)
     ]
     if layout is Layout.PER_LAYER:
         return lanes
@@ -233,10 +225,10 @@ def _lanes(
     return merged
 
 
-def _lane(gate: int, shape: GateShape, units: Units, importance: Floats, align: int) -> list[Step]:
+def _lane(gate: int, shape: GateShape, units: Units, importance: Floats) -> list[Step]:
     """The candidates of one gate by importance, in steps that end on multiples of the block."""
-    order = np.argsort(importance, kind="stable")[: removable(shape, align)]
-    block = block_of(shape, align)
+    order = np.argsort(importance, kind="stable")[: removable(shape)]
+    block = shape.block
     steps, start = [], 0
     while start < len(order):
         size = (shape.units - start) % block or block

@@ -160,7 +160,7 @@ class Target(BaseModel):
 def require_reachable(
     target: Target,
     config: Mapping[str, Any],
-    align: int,
+    align: int | None,
     experts: ExpertUnits = ExpertUnits.CHANNELS,
     devices: int = 1,
 ) -> None:
@@ -170,7 +170,7 @@ def require_reachable(
     Args:
         target: what was asked.
         config: of the dense model.
-        align: widths of MLPs are multiples of this, on each device.
+        align: widths of MLPs are multiples of this, on each device; None: of what suits them.
         experts: what the units of a mixture are.
         devices: that share the units.
 

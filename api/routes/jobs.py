@@ -87,7 +87,7 @@ EXAMPLE: dict[str, Any] = {
         "samples_per_mask": None,
         "layout": "per_layer",
         "experts": "channels",
-        "align": 1,
+        "align": None,
         "tensor_parallel": 1,
         "refit": True,
         "damping": 0.001,

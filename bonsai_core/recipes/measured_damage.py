@@ -23,7 +23,7 @@ from bonsai_core.recipe import Decision, Situation, Trial
 from bonsai_core.recipes.pools import Pool, by_gate, pools_of
 from bonsai_core.recipes.probes import DAMPINGS, losses_alone, splits, step
 from bonsai_core.recipes.statistics_only import equal_shares, planned
-from bonsai_core.selection import GateShape, block_of, removable
+from bonsai_core.selection import GateShape, removable
 
 Floats = NDArray[np.float64]
 
@@ -121,9 +121,8 @@ class MeasuredDamage:
 
     def decide(self, situation: Situation, trials: Sequence[Trial], utilities: Floats) -> Decision:
         """See `Recipe.decide`."""
-        layout, align = self._pruning.layout, self._pruning.align
         if situation.round == 1:
-            plan = equal_shares(situation, layout, align)
+            plan = equal_shares(situation, self._pruning.layout)
             if not isinstance(trials, ProbeTrials):
                 return self._plan(plan)
             least = self._planned(situation, trials.pools, _costs_alone(trials, utilities))
@@ -145,7 +144,7 @@ class MeasuredDamage:
         self, situation: Situation, pools: Sequence[Pool], costs: Sequence[Floats]
     ) -> list[Units]:
         of_gates = by_gate(pools, costs, len(situation.shapes))
-        return planned(situation, of_gates, self._pruning.layout, self._pruning.align)
+        return planned(situation, of_gates, self._pruning.layout)
 
     def _plan(self, absent: Sequence[Units], **notes: float) -> Decision:
         """A plan; `plan_utility`: what that of the round before it was found to be worth,
@@ -169,18 +168,14 @@ class MeasuredDamage:
         """Plans of equal widths that differ in how many attention units go."""
         kinds = [shape.kind for shape in situation.shapes]
         most = (
-            min(
-                removable(shape, self._pruning.align)
-                for shape in situation.shapes
-                if shape.kind is GateKind.ATTENTION
-            )
+            min(removable(shape) for shape in situation.shapes if shape.kind is GateKind.ATTENTION)
             if GateKind.ATTENTION in kinds
             else 0
         )
         plans = {}
         for count in splits(most):
             costs = [_first(count, shape) for shape in situation.shapes]
-            plan = planned(situation, costs, Layout.UNIFORM, self._pruning.align)
+            plan = planned(situation, costs, Layout.UNIFORM)
             plans[tuple(len(units) for units in plan)] = plan
         return list(plans.values())
 
@@ -189,7 +184,7 @@ class MeasuredDamage:
         situation: Situation,
         counts: Callable[[Pool, Sequence[Units]], Iterable[int]],
     ) -> ProbeTrials:
-        pools = pools_of(situation, self._pruning.align)
+        pools = pools_of(situation)
         probes = [
             Probe(number, count)
             for number, pool in enumerate(pools)
@@ -199,13 +194,11 @@ class MeasuredDamage:
 
     def _alone(self, pool: Pool, _plan: Sequence[Units]) -> list[int]:
         """How many units a pool loses alone: two numbers, or as many as it has to lose."""
-        block = block_of(pool.shape, self._pruning.align)
-        return losses_alone(pool.shape.units, block, pool.most)
+        return losses_alone(pool.shape.units, pool.shape.block, pool.most)
 
     def _beside(self, pool: Pool, plan: Sequence[Units]) -> Iterator[int]:
         """How many units a pool lacks where it differs a little from the plan."""
-        block = block_of(pool.shape, self._pruning.align)
-        change, count = step(pool.shape.units, block), pool.gone(plan)
+        change, count = step(pool.shape.units, pool.shape.block), pool.gone(plan)
         more = count + change <= pool.most
         if more:
             yield count + change

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bonsai_core.gates import Units
 from bonsai_core.recipe import Situation
-from bonsai_core.selection import GateShape, block_of, removable, trimmed
+from bonsai_core.selection import GateShape, removable, trimmed
 
 Floats = NDArray[np.float64]
 
@@ -43,13 +43,13 @@ class Pool:
         return sum(len(plan[gate]) for gate in self.places)
 
 
-def pools_of(situation: Situation, align: int) -> list[Pool]:
+def pools_of(situation: Situation) -> list[Pool]:
     """The pools of all gates, in their order."""
     groups: dict[tuple[str, int], list[int]] = {}
     for gate, shape in enumerate(situation.shapes):
         key = ("gate", gate) if shape.group is None else ("group", shape.group)
         groups.setdefault(key, []).append(gate)
-    return [_pool(situation, gates, align) for gates in groups.values()]
+    return [_pool(situation, gates) for gates in groups.values()]
 
 
 def by_gate(pools: Sequence[Pool], costs: Sequence[Floats], gates: int) -> list[Floats]:
@@ -61,28 +61,25 @@ def by_gate(pools: Sequence[Pool], costs: Sequence[Floats], gates: int) -> list[
     return found
 
 
-def _pool(situation: Situation, gates: Sequence[int], align: int) -> Pool:
+def _pool(situation: Situation, gates: Sequence[int]) -> Pool:
     shapes = [situation.shapes[gate] for gate in gates]
     whole = replace(shapes[0], units=sum(shape.units for shape in shapes))
-    most = sum(removable(shape, align) for shape in shapes)
+    most = sum(removable(shape) for shape in shapes)
     if len(gates) == 1:
         return Pool(whole, most, {gates[0]: np.arange(1, whole.units + 1)})
     owners = np.repeat(np.arange(len(gates)), [shape.units for shape in shapes])
-    keys = [
-        _keys(situation.scores[gate], shape, align)
-        for gate, shape in zip(gates, shapes, strict=True)
-    ]
+    keys = [_keys(situation.scores[gate], shape) for gate, shape in zip(gates, shapes, strict=True)]
     order = np.argsort(np.concatenate(keys), kind="stable")
     return Pool(
         whole, most, {gate: 1 + np.flatnonzero(owners[order] == n) for n, gate in enumerate(gates)}
     )
 
 
-def _keys(scores: Floats, shape: GateShape, align: int) -> Floats:
+def _keys(scores: Floats, shape: GateShape) -> Floats:
     """Ascending: the scores, those of a block alike. What has to stay comes last."""
-    block, last = block_of(shape, align), shape.units - 1
+    block, last = shape.block, shape.units - 1
     ends = last - (last - np.arange(shape.units)) // block * block
     keys = np.sort(scores)[ends]
-    keys[: trimmed(shape, align)] = -np.inf
-    keys[removable(shape, align) :] = np.inf
+    keys[: trimmed(shape)] = -np.inf
+    keys[removable(shape) :] = np.inf
     return keys

@@ -63,7 +63,6 @@ class RandomMasks:
             situation.scores,
             self._budget(situation),
             layout=pruning.layout,
-            align=pruning.align,
         )
         random = generator(pruning.seed, situation.round, "masks")
         masks = draw(candidates, situation.scores, pruning.masks_per_round, random)
@@ -82,7 +81,6 @@ class RandomMasks:
             np.split(-found.coefficients, ends),
             self._budget(situation),
             layout=self._pruning.layout,
-            align=self._pruning.align,
         )
         regularisation = found.regularisation if math.isfinite(found.regularisation) else None
         notes = {

@@ -42,20 +42,18 @@ class StatisticsOnly:
         utilities: NDArray[np.float64],  # noqa: ARG002
     ) -> Decision:
         """See `Recipe.decide`."""
-        absent = equal_shares(situation, self._pruning.layout, self._pruning.align)
+        absent = equal_shares(situation, self._pruning.layout)
         damping = self._pruning.damping if self._pruning.refit else None
         return Decision(absent, cut=True, damping=damping)
 
 
-def equal_shares(situation: Situation, layout: Layout, align: int) -> list[Units]:
+def equal_shares(situation: Situation, layout: Layout) -> list[Units]:
     """The plan that takes the same share of every gate of a kind, and meets the goal."""
     costs = [_share_gone(shape) for shape in situation.shapes]
-    return planned(situation, costs, layout, align)
+    return planned(situation, costs, layout)
 
 
-def planned(
-    situation: Situation, costs: Sequence[Floats], layout: Layout, align: int
-) -> list[Units]:
+def planned(situation: Situation, costs: Sequence[Floats], layout: Layout) -> list[Units]:
     """The plan that meets the goal at the least cost, the units of a gate going by their scores.
 
     Args:
@@ -63,20 +61,17 @@ def planned(
         costs: per gate, ascending: the cost per parameter of removing its weakest unit, the next,
             and so on; [U].
         layout: of the result.
-        align: of the result.
     """
     candidates, importance = [], []
     for shape, scores, cost in zip(situation.shapes, situation.scores, costs, strict=True):
-        weakest = np.argsort(scores, kind="stable")[: removable(shape, align)]
+        weakest = np.argsort(scores, kind="stable")[: removable(shape)]
         order = np.argsort(weakest)
         candidates.append(weakest[order].astype(np.int64))
         # Equal costs would let units go in another order than that of their scores.
         ranks = np.arange(len(weakest))
         distinct = cost[: len(weakest)] * (1 + 1e-9 * ranks) + 1e-300 * ranks
         importance.append((distinct * shape.price)[order])
-    return select(
-        situation.shapes, candidates, importance, situation.goal, layout=layout, align=align
-    )
+    return select(situation.shapes, candidates, importance, situation.goal, layout=layout)
 
 
 def _share_gone(shape: GateShape) -> Floats:

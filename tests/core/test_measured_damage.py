@@ -15,7 +15,14 @@ from bonsai_core.recipes.probes import DAMPINGS
 from bonsai_core.selection import GateShape
 
 ATTENTION, MLP = 600, 100
-SHAPES = [GateShape(GateKind.ATTENTION, 4, ATTENTION), GateShape(GateKind.MLP, 64, MLP)] * 3
+
+
+def shapes_in_blocks(align: int) -> list[GateShape]:
+    mlp = GateShape(GateKind.MLP, 64, MLP, block=align)
+    return [GateShape(GateKind.ATTENTION, 4, ATTENTION), mlp] * 3
+
+
+SHAPES = shapes_in_blocks(1)
 TOTAL = sum(shape.units * shape.price for shape in SHAPES)
 GOAL = 6000
 Utility = Callable[[Trial], float]
@@ -78,7 +85,7 @@ LAYOUTS = list(Layout)
 
 def test_what_is_expected_of_a_plan_is_what_it_is_worth_where_damages_add_up() -> None:
     # By another damping than the last round's best, the harm is the same for all plans.
-    play = Play(harm([1.0, 2.0, 4.0, 1.0, 0.5, 3.0]), align=1)
+    play = Play(harm([1.0, 2.0, 4.0, 1.0, 0.5, 3.0]))
     notes = [decision.notes for decision in play.decisions]
     assert notes[0]["expected_utility"] == pytest.approx(notes[1]["plan_utility"], rel=1e-6)
     for before, after in pairwise(notes[1:-1]):
@@ -94,7 +101,7 @@ def test_what_is_expected_of_a_plan_is_what_it_is_worth_where_damages_add_up() -
 def test_every_plan_meets_the_goal_and_only_the_last_round_cuts(
     layout: Layout, align: int, goal: int
 ) -> None:
-    play = Play(harm([1, 2, 1, 1, 5, 1]), goal, layout=layout, align=align)
+    play = Play(harm([1, 2, 1, 1, 5, 1]), goal, shapes_in_blocks(align), layout=layout)
     step = (3 if layout is Layout.UNIFORM else 1) * max(ATTENTION, align * MLP)
     for decision in play.decisions:
         assert goal <= gone(decision.absent) < goal + step
@@ -131,7 +138,7 @@ def test_width_moves_from_where_its_loss_hurts_less_to_where_it_hurts_more() -> 
 @pytest.mark.parametrize("align", [1, 8])
 def test_the_first_round_lets_each_gate_alone_lose_some_and_plans_half_way(align: int) -> None:
     factors = [99, 1, 99, 8, 99, 2]
-    play = Play(harm(factors), align=align)
+    play = Play(harm(factors), shapes=shapes_in_blocks(align))
     trials = play.trials[0]
     assert counts(trials[0].absent) == [0] * len(SHAPES)
     alone = [[(g, n) for g, n in enumerate(counts(trial.absent)) if n] for trial in trials[1:]]

@@ -478,7 +478,7 @@ class PlanAndCut:
     def _weakest(self, situation: Situation) -> list[Units]:
         steps = 2 if situation.round <= 2 else 1
         half = replace(situation, goal=math.ceil(situation.goal / steps))
-        return equal_shares(half, Layout.PER_LAYER, 1)
+        return equal_shares(half, Layout.PER_LAYER)
 
 
 def test_a_recipe_may_plan_and_cut_in_turn_and_end_anywhere(

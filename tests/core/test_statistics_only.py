@@ -14,7 +14,14 @@ from bonsai_core.recipes.statistics_only import StatisticsOnly, planned
 from bonsai_core.selection import GateShape
 
 ATTENTION, MLP = 500, 100
-SHAPES = [GateShape(GateKind.ATTENTION, 4, ATTENTION), GateShape(GateKind.MLP, 40, MLP)] * 3
+
+
+def shapes_in_blocks(align: int) -> list[GateShape]:
+    mlp = GateShape(GateKind.MLP, 40, MLP, block=align)
+    return [GateShape(GateKind.ATTENTION, 4, ATTENTION), mlp] * 3
+
+
+SHAPES = shapes_in_blocks(1)
 OF_MLPS = 3 * 40 * MLP
 
 
@@ -51,8 +58,8 @@ def counts(absent: Sequence[Units], kind: GateKind) -> list[int]:
 def test_the_goal_is_met_and_passed_by_less_than_one_step(
     layout: Layout, align: int, share: float
 ) -> None:
-    asked = situation(round(share * 18_000))
-    absent = plan(asked, layout=layout, align=align)
+    asked = situation(round(share * 18_000), shapes_in_blocks(align))
+    absent = plan(asked, layout=layout)
     gates = 3 if layout is Layout.UNIFORM else 1
     assert asked.goal <= gone(absent) < asked.goal + gates * max(ATTENTION, align * MLP)
     assert all(count % align == 0 for count in counts(absent, GateKind.MLP))
@@ -62,8 +69,8 @@ def test_the_goal_is_met_and_passed_by_less_than_one_step(
 
 @pytest.mark.parametrize("align", [1, 4])
 def test_the_weakest_units_of_a_gate_go(align: int) -> None:
-    asked = situation(9000)
-    for units, scores in zip(plan(asked, align=align), asked.scores, strict=True):
+    asked = situation(9000, shapes_in_blocks(align))
+    for units, scores in zip(plan(asked), asked.scores, strict=True):
         assert (np.sort(scores[units]) == np.arange(len(units))).all()
         assert (np.sort(units) == units).all()
 
@@ -97,7 +104,7 @@ def test_a_plan_takes_the_cheapest_units_of_all_gates(seed: int) -> None:
     random = np.random.default_rng(seed)
     shapes = [GateShape(GateKind.MLP, units, MLP) for units in (30, 40, 50)]
     costs = [np.sort(random.random(shape.units)) for shape in shapes]
-    absent = planned(situation(4500, shapes, seed), costs, Layout.PER_LAYER, 1)
+    absent = planned(situation(4500, shapes, seed), costs, Layout.PER_LAYER)
     # All cost as many parameters, so the cheapest 45 are the plan.
     limit = np.sort(np.concatenate(costs))[45]
     assert [len(units) for units in absent] == [(cost < limit).sum() for cost in costs]
@@ -105,5 +112,5 @@ def test_a_plan_takes_the_cheapest_units_of_all_gates(seed: int) -> None:
 
 def test_equal_costs_leave_the_order_to_the_scores() -> None:
     asked = situation(500, SHAPES[1:2])
-    (units,) = planned(asked, [np.zeros(40)], Layout.PER_LAYER, 1)
+    (units,) = planned(asked, [np.zeros(40)], Layout.PER_LAYER)
     assert sorted(asked.scores[0][units]) == [0, 1, 2, 3, 4]
