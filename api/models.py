@@ -30,7 +30,7 @@ class Units(Wire):
 
     reachable_sparsity: float
     """The largest share of the non-embedding parameters that can go, in either layout, with
-    `align` 1."""
+    the default `align`."""
 
     context: int | None
     """Tokens of the longest sequence that it was made for; null: its config does not say."""

@@ -176,7 +176,11 @@ Layout = Annotated[
     ),
 ]
 Align = Annotated[
-    int | None, Option(help="MLP widths of the result are multiples of this (default 1)")
+    int | None,
+    Option(
+        help="MLP widths of the result are multiples of this (default 128, or what a narrow model "
+        "has 32 of)"
+    ),
 ]
 TensorParallel = Annotated[
     int | None,

@@ -28,7 +28,8 @@ class Units:
     """What of a dense model can be pruned.
 
     Attributes:
-        reachable_sparsity: the largest share of the non-embedding parameters that can go.
+        reachable_sparsity: the largest share of the non-embedding parameters that can go where no
+            alignment is asked for.
         context: tokens of the longest sequence, where its config says so.
     """
 
@@ -159,7 +160,7 @@ def _units(config: Mapping[str, Any]) -> Units:
         heads_per_group=widths.heads_per_group,
         mlp_channels=widths.channels,
         experts=widths.experts,
-        reachable_sparsity=reachable_sparsity(config, 1),
+        reachable_sparsity=reachable_sparsity(config, align=None),
         context=context_of(config),
     )
 

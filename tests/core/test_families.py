@@ -16,6 +16,8 @@ from bonsai_core.errors import (
 from bonsai_core.families import (
     FAMILIES,
     PAGE,
+    GateKind,
+    block_of,
     family_of,
     reachable_sparsity,
     require_context,
@@ -98,6 +100,30 @@ def test_sizes_are_found_under_the_names_of_each_family(
     widths = widths_of(config | {"max_position_embeddings": 32})
     assert (widths.layers, widths.hidden, widths.groups) == (3, 64, 4)
     assert (widths.channels, widths.head_rows) == (expected, 16)
+
+
+@pytest.mark.parametrize(
+    ("channels", "devices", "block"),
+    [
+        (14_336, 1, 128),  # Llama-3-8B
+        (4096, 1, 128),
+        (11_008, 2, 2 * 128),
+        (5632, 8, 8 * 16),
+        (4064, 1, 32),  # too few blocks of 128 and 64 no divisor
+        (1536, 1, 32),
+        (1408, 1, 32),
+        (1000, 1, 8),
+        (1001, 1, 1),
+        (248, 1, 1),
+    ],
+)
+def test_where_no_alignment_is_asked_for_it_follows_from_the_width(
+    channels: int, devices: int, block: int
+) -> None:
+    assert block_of(GateKind.MLP, channels, None, devices) == block
+    assert channels % block in (0, channels % devices)
+    assert block_of(GateKind.MLP, channels, 7, devices) == 7 * devices
+    assert block_of(GateKind.ATTENTION, channels, None, devices) == devices
 
 
 def test_an_alignment_wider_than_the_mlp_is_refused() -> None:

@@ -132,6 +132,20 @@ def test_a_target_is_met_and_passed_by_less_than_one_unit(
     assert all(width % align == 0 and width > 0 for width in widths)
 
 
+@EACH_PRESET
+def test_a_wide_model_ends_on_multiples_that_nobody_asked_for(
+    saved_model: Callable[..., Path],
+    request_for: RequestFor,
+    tmp_path: Path,
+    preset: dict[str, Any],
+) -> None:
+    # Of 520 channels: 65 blocks of 8. A round leaves fewer than 32 of them, and 8 it remains.
+    folder = saved_model(channels=520, hidden=24)
+    run(request_for(folder, 0.6, **preset, sparsity_per_round=0.3), tmp_path / "out")
+    widths = {len(units) for name, units in kept(tmp_path / "out").items() if "mlp" in name}
+    assert all(width % 8 == 0 and width > 0 for width in widths)
+
+
 @pytest.mark.parametrize(("field", "unit"), [("parameters", 1), ("memory_bytes", 2)])
 def test_a_size_is_met_as_the_sparsity_is_that_comes_to_the_same(
     saved_model: Callable[..., Path],
