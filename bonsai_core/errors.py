@@ -72,6 +72,12 @@ class InvalidRecipeError(PruneError):
     code = "invalid_recipe"
 
 
+class HubError(PruneError):
+    """A repository of the Hugging Face hub cannot be given a result."""
+
+    code = "hub_error"
+
+
 class InputsChangedError(PruneError):
     """The ledger belongs to other inputs: resuming would mix two different prunes."""
 

@@ -102,6 +102,7 @@ def save(
             "mean_nll": probe(loaded.model, loaded.family, loaded.device),
             "dtype": str(loaded.dtype).removeprefix("torch."),
         },
+        "source_revision": loaded.revision,
         "source_sha256": loaded.digest,
         "versions": versions(),
     }

@@ -111,8 +111,13 @@ files; `bonsai verify` checks them. The same request gives the same model:
 {json.dumps(request, indent=1, sort_keys=True)}
 ```
 
-With {versions}; the source's SHA-256 is `{manifest["source_sha256"]}`.
+With {versions}. The source's SHA-256 is `{manifest["source_sha256"]}`{_revision(manifest)}.
 """
+
+
+def _revision(manifest: Mapping[str, Any]) -> str:
+    revision = manifest["source_revision"]
+    return f", its revision `{revision}`" if revision else ""
 
 
 def _use(architecture: str) -> str:

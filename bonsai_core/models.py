@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,9 @@ class LoadedModel:
 
     licence: str | None = None
     """As its model card names it."""
+
+    revision: str | None = None
+    """The commit that its files are of; None where they came from no hub."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -145,7 +149,9 @@ def load(
     folder = locate(source)
     digest = _digest(folder, source)
     licence = licence_of(folder)
-    return LoadedModel(model, tokenizer, family, widths, device, streaming, digest, licence)
+    return LoadedModel(
+        model, tokenizer, family, widths, device, streaming, digest, licence, _commit(folder)
+    )
 
 
 @quiet()
@@ -323,6 +329,12 @@ def _forget_quantisation(model: Any) -> None:
         del model.config.quantization_config
     model.hf_quantizer = None
     model.is_quantized = False
+
+
+def _commit(folder: Path) -> str | None:
+    """The commit of a folder in the hub's cache, which is named after it."""
+    found = re.fullmatch(r"[0-9a-f]{40}", folder.name)
+    return folder.name if found and folder.parent.name == "snapshots" else None
 
 
 def _digest(folder: Path, source: ModelSource) -> str:

@@ -1,36 +1,20 @@
 """Whether a result is what its manifest says: digests, counts, and one number measured again."""
 
-import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bonsai_core.config import ModelSource
-from bonsai_core.digests import sha256_of
 from bonsai_core.errors import InvalidModelError
-from bonsai_core.folders import MANIFEST
+from bonsai_core.manifest import Check, checked_files, manifest_of
 from bonsai_core.models import device_named, load_saved, non_embedding_parameters, parameters
 from bonsai_core.probe import probe
 
 _TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 3e-2}
 """Of the probe, relative: kernels of other devices and versions round in another order."""
-
-_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.py")
-"""What a folder may not hold besides what was written: programs would load it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that the manifest says."""
-
-    name: str
-    said: Any
-    found: Any
-    holds: bool
 
 
 def verify(folder: Path, device: str = "auto") -> list[Check]:
@@ -48,38 +32,11 @@ def verify(folder: Path, device: str = "auto") -> list[Check]:
         UnavailableDeviceError: there is no such device.
     """
     place = device_named(device)
-    manifest = _manifest(folder)
-    checks = list(_files(folder, manifest["files"]))
+    manifest = manifest_of(folder)
+    checks = list(checked_files(folder, manifest))
     if all(check.holds for check in checks):  # what was changed would say nothing more
         checks += _model(folder, place, manifest)
     return checks
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / MANIFEST).read_text())
-        if not isinstance(found["files"], dict):
-            raise TypeError("files")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidModelError(
-            f"it has no {MANIFEST} with digests of its files: {type(error).__name__}",
-            field="folder",
-            value=str(folder),
-            allowed="the folder that `bonsai prune` or `bonsai download` wrote",
-        ) from error
-    return dict(found)
-
-
-def _files(folder: Path, said: dict[str, str]) -> Iterator[Check]:
-    """Each file's digest, and files that would be loaded though nobody told of them."""
-    for name, expected in sorted(said.items()):
-        path = folder / name
-        found = sha256_of(path) if path.is_file() else "missing"
-        yield Check(name, expected, found, found == expected)
-    for pattern in _WEIGHTS:
-        for path in sorted(folder.glob(pattern)):
-            if path.name not in said:
-                yield Check(path.name, "absent", sha256_of(path), False)
 
 
 def _model(folder: Path, place: torch.device, manifest: dict[str, Any]) -> Iterator[Check]:

@@ -130,6 +130,7 @@ app.command("evaluate")(local_commands.evaluate)
 app.command("compare")(local_commands.compare)
 app.command("export")(local_commands.export)
 app.command("verify")(local_commands.verify)
+app.command("push")(local_commands.push)
 
 
 def main() -> None:

@@ -173,6 +173,25 @@ def export(
     run_export(folder, kind, output, tokenizer_from=tokenizer_from, as_json=json)
 
 
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a result.")],
+    repository: Annotated[
+        str, typer.Argument(metavar="OWNER/NAME", help="Repository of the Hugging Face hub.")
+    ],
+    branch: Annotated[str, typer.Option(metavar="NAME", help="Branch to commit to.")] = "main",
+    public: Annotated[
+        bool, typer.Option("--public", help="Show a new repository to everybody.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Upload a result to the Hugging Face hub, with its lineage; HF_TOKEN has the token."""
+    try:
+        from client.push import run_push  # noqa: PLC0415 - loads the hub's client
+    except ImportError as error:
+        raise _missing(error, "core") from error
+    run_push(folder, repository, branch=branch, public=public, as_json=json)
+
+
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a result.")],
     device: options.Device = "auto",

@@ -12,6 +12,7 @@ from bonsai_core.calibration import read_text
 from bonsai_core.config import PruneRequest
 from bonsai_core.errors import PruneError, Stopped
 from bonsai_core.file_ledger import FileLedger
+from bonsai_core.lineage import write_lineage
 from bonsai_core.pruner import PruneResult, prune
 from bonsai_core.report.writer import PAGE, write_report
 from client.console import messages, print_json, results
@@ -51,6 +52,8 @@ def run_prune(
             )
             shutil.rmtree(ledger)  # the result is there, and nothing is needed to go on
             finished = True
+            for one in (*result.on_the_way, result):
+                write_lineage(one.folder)
             display.measuring()
             write_report(
                 request,

@@ -9,6 +9,7 @@ import mimetypes
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from bonsai_core.config import PruneRequest
 from bonsai_core.errors import PruneError, Stopped, UnavailableDeviceError
 from bonsai_core.events import Event, Listener
 from bonsai_core.footprint import WEIGHTS_SHARE
+from bonsai_core.lineage import write_lineage
 from bonsai_core.models import device_named
 from bonsai_core.pruner import PruneResult, prune
 from bonsai_core.report.writer import write_report
@@ -109,6 +111,10 @@ def _prune(
                 scratch=folder,
                 calibration_file=text,
             )
+            job = {"id": str(claim.job_id), "name": claim.request.name, "attempt": claim.attempt}
+            lineages = {
+                one.folder: write_lineage(one.folder, job) for one in (*result.on_the_way, result)
+            }
             write_report(
                 request,
                 folder / "result",
@@ -118,7 +124,7 @@ def _prune(
                 calibration_file=text,
             )
         stored = _store(folder / "result", files, claim)
-        outcome = Outcome(result=_summary(result), files=stored)
+        outcome = Outcome(result=_summary(result, lineages), files=stored)
     except UnavailableDeviceError:
         raise  # a crash, which makes the supervisor ask the device: the job is not at fault
     except PruneError as error:
@@ -170,12 +176,12 @@ def _store(folder: Path, files: ArtifactStore, claim: Claim) -> list[ResultFile]
     ]
 
 
-def _summary(result: PruneResult) -> dict[str, object]:
+def _summary(result: PruneResult, lineages: Mapping[Path, object]) -> dict[str, object]:
     """What came of it; of several results, the smallest model, and each by its folder."""
     if result.on_the_way:
         last = replace(result, on_the_way=())
-        sizes = {one.folder.name: _summary(one) for one in (*result.on_the_way, last)}
-        return {**_summary(last), "sizes": sizes}
+        sizes = {one.folder.name: _summary(one, lineages) for one in (*result.on_the_way, last)}
+        return {**_summary(last, lineages), "sizes": sizes}
     return {
         "sparsity": result.sparsity,
         "parameters_before": result.parameters_before,
@@ -187,6 +193,7 @@ def _summary(result: PruneResult) -> dict[str, object]:
         "utilities_before": result.utilities_before,
         "utilities": result.utilities,
         "rounds": result.rounds,
+        "lineage": lineages[result.folder],
     }
 
 

@@ -60,6 +60,7 @@ def contents(
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "request": request.model_dump(mode="json"),
         "command": command_of(request),
+        "source_revision": first["source_revision"],
         "source_sha256": first["source_sha256"],
         "calibration": first["perplexity"]["protocol"],
         "exam": exam and exam.protocol() | _of_speeds(exam),

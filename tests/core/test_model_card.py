@@ -59,6 +59,7 @@ def test_a_model_of_the_hub_is_named_as_the_base(
             },
         },
         "versions": {"torch": "2.13.0"},
+        "source_revision": "1" * 40,
         "source_sha256": "0" * 64,
     }
     (tmp_path / "README.md").write_text(model_card(manifest, None))
@@ -70,6 +71,7 @@ def test_a_model_of_the_hub_is_named_as_the_base(
     [result] = card.data.eval_results
     assert (result.metric_type, result.metric_value) == ("perplexity", 12.0)
     assert "report.html" in card.text
+    assert f"revision `{'1' * 40}`" in card.text
     request["calibration"]["source"] = "dataset:1234"
     request["report"] = {"enabled": False}
     (tmp_path / "README.md").write_text(model_card(manifest, None))

@@ -38,8 +38,9 @@ class NamedFile(Protocol):
 
 
 def digests_but_of_reports(files: Iterable[NamedFile]) -> dict[str, str]:
-    """Of a result, by name; its report has times, which differ."""
-    return {file.name: file.sha256 for file in files if not file.name.startswith("report.")}
+    """Of a result, by name; its report has times and its lineage the job, which differ."""
+    told = ("report.json", "report.html", "lineage.json")
+    return {file.name: file.sha256 for file in files if Path(file.name).name not in told}
 
 
 @dataclass
