@@ -71,7 +71,13 @@ class FakeWorker:
 
     def succeed(self, claim: Claim, files: Mapping[str, bytes]) -> None:
         rows = [self._store(claim, name, content) for name, content in files.items()]
-        self._attempts.succeed(claim, {"sparsity": 0.3}, rows)
+        lineage = {
+            "base": {"source": "model", "gguf_file": None, "revision": None, "sha256": "b" * 64},
+            "job": {"id": str(claim.job_id), "name": claim.request.name, "attempt": claim.attempt},
+            "code": {"bonsai-pruning": "0.1.0"},
+            "manifest_sha256": "a" * 64,
+        }
+        self._attempts.succeed(claim, {"sparsity": 0.3, "lineage": lineage}, rows)
 
     def fail(self, claim: Claim) -> None:
         error = {"code": "broken_numerics", "detail": "model: a value is not finite"}

@@ -6,7 +6,6 @@ Doing it twice is doing it once: what a first try has left is found by the job's
 
 import json
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from mlflow import MlflowClient
@@ -126,14 +125,21 @@ def _measured(model: FinishedModel) -> Iterator[tuple[str, float]]:
 
 def _tags(job: Job) -> dict[str, str]:
     labels = {f"bonsai.label.{key}": value for key, value in job.labels.items()}
-    return {JOB_TAG: str(job.id), "bonsai.owner": job.owner, "bonsai.version": _version(), **labels}
+    return {JOB_TAG: str(job.id), "bonsai.owner": job.owner, **labels, **_lineage(job)}
 
 
-def _version() -> str:
-    try:
-        return version("bonsai-pruning")
-    except PackageNotFoundError:
-        return "0"
+def _lineage(job: Job) -> dict[str, str]:
+    """What the model was made from and with."""
+    lineage = (job.result or {}).get("lineage")
+    if lineage is None:  # of a result from before there were lineages
+        return {}
+    found = {
+        "bonsai.base_revision": lineage["base"]["revision"],
+        "bonsai.base_sha256": lineage["base"]["sha256"],
+        "bonsai.manifest_sha256": lineage["manifest_sha256"],
+        "bonsai.version": lineage["code"]["bonsai-pruning"],
+    }
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _milliseconds(job: Job) -> int:

@@ -66,6 +66,7 @@ def test_one_run_leaves_a_model_at_every_stop(model: Path, text: Path, tmp_path:
     assert result.exit_code == 0, result.output
     assert [path.name for path in tmp_path.iterdir()] == ["smaller"]
     names = [f"sparsity-{sparsity}" for sparsity in (0.1, 0.2, 0.3)]
+    assert all((output / name / "lineage.json").is_file() for name in names)
     assert sorted(path.name for path in output.iterdir()) == ["report.html", "report.json", *names]
     assert f"report       {output / 'report.html'}" in result.stdout
     report = json.loads((output / "report.json").read_text())

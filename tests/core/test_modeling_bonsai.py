@@ -285,6 +285,38 @@ def test_remote_code_is_enough_without_our_package(live: Any, folder: Path, tmp_
     assert digests(tmp_path / "again") == digests(folder)
 
 
+LOADED = """
+import sys
+{imports}
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+print(type(model).__name__, model.model.layers[1].mlp.down_proj.in_features)
+"""
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import bonsai_core; from transformers import AutoModelForCausalLM",
+        "from transformers import AutoModelForCausalLM; import bonsai_core",
+        "import bonsai_core.pruner; from transformers import AutoModelForCausalLM",
+    ],
+)
+def test_importing_the_package_registers_the_classes(imports: str, tmp_path: Path) -> None:
+    save_heterogeneous(sliced_model("llama"), WIDTHS, tmp_path / "model")
+    finished = subprocess.run(
+        [sys.executable, "-c", LOADED.format(imports=imports), tmp_path / "model"],
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")},
+        stdin=subprocess.DEVNULL,  # nobody to say yes to code from the folder
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.split() == ["BonsaiLlamaForCausalLM", "1"]
+    assert not (tmp_path / "modules").exists()
+
+
 def test_registered_classes_load_without_remote_code(
     family: str, live: Any, reloaded: Any, folder: Path
 ) -> None:

@@ -121,6 +121,14 @@ def test_a_relative_path_is_a_folder_if_there_is_one(
     assert caught.value.field == "model.revision"
 
 
+def test_files_in_the_hubs_cache_are_of_a_commit(copy: Path, tmp_path: Path) -> None:
+    assert loaded_from(copy).revision is None
+    snapshot = tmp_path / "models--owner--name" / "snapshots" / f"{7:040x}"
+    snapshot.parent.mkdir(parents=True)
+    copy.rename(snapshot)
+    assert loaded_from(snapshot).revision == snapshot.name
+
+
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidModelError, match="there is no such folder") as caught:
         locate(ModelSource(source=str(tmp_path / "none")))

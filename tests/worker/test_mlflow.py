@@ -101,7 +101,10 @@ def test_a_finished_model_is_a_run_and_a_version_that_points_to_its_files(
     assert run.data.tags["bonsai.job_id"] == str(job_id)
     assert run.data.tags["bonsai.owner"] == "search"
     assert run.data.tags["bonsai.label.team/a"] == "b"
-    assert run.data.tags["bonsai.version"]
+    assert run.data.tags["bonsai.version"] == "0.1.0"
+    assert run.data.tags["bonsai.base_sha256"] == "b" * 64
+    assert run.data.tags["bonsai.manifest_sha256"] == "a" * 64
+    assert "bonsai.base_revision" not in run.data.tags  # the model came from no hub
 
     version = mlflow.get_model_version(place["name"], place["version"])
     assert (version.name, version.run_id) == ("model-bonsai", place["run_id"])
