@@ -72,6 +72,12 @@ class InvalidRecipeError(PruneError):
     code = "invalid_recipe"
 
 
+class InvalidTaskError(PruneError):
+    """A task of lm-evaluation-harness is unknown, or it, its data or the harness is not there."""
+
+    code = "invalid_task"
+
+
 class InputsChangedError(PruneError):
     """The ledger belongs to other inputs: resuming would mix two different prunes."""
 
