@@ -76,8 +76,9 @@ class Harness:
         self.limit = limit
         with _apart():
             self._manager = _manager(self.tasks, folder)
-            for name in self.tasks:
-                _require(self._manager, name)
+            for require in (_require_known, _require_askable):
+                for name in self.tasks:
+                    require(self._manager, name)
 
     def scores(self, live: LiveModel) -> list[TaskScore]:
         """Every number that the tasks give of a model, in the order of the harness.
@@ -143,8 +144,7 @@ def _manager(names: Sequence[str], folder: Path | None) -> Any:
     return TaskManager(include_path=folder)
 
 
-def _require(manager: Any, name: str) -> None:
-    """Load a task, its data too, and see that it may be asked."""
+def _require_known(manager: Any, name: str) -> None:
     if name not in manager.all_tasks:
         similar = difflib.get_close_matches(name, manager.all_tasks, _SIMILAR)
         raise InvalidTaskError(
@@ -155,6 +155,10 @@ def _require(manager: Any, name: str) -> None:
             cure="`lm-eval ls tasks` lists the harness's own; for one of yours, name tasks_folder, "
             "in which a .yaml file that cannot be read is passed over",
         )
+
+
+def _require_askable(manager: Any, name: str) -> None:
+    """Load a task, its data too, and see that it may be asked."""
     try:
         loaded = manager.load([name])["tasks"]
     except Exception as error:  # of the hub, of a file, of a task's own code
