@@ -78,6 +78,12 @@ class HubError(PruneError):
     code = "hub_error"
 
 
+class InvalidTaskError(PruneError):
+    """A task of lm-evaluation-harness is unknown, or it, its data or the harness is not there."""
+
+    code = "invalid_task"
+
+
 class InputsChangedError(PruneError):
     """The ledger belongs to other inputs: resuming would mix two different prunes."""
 

@@ -22,6 +22,7 @@ from bonsai_core.evaluation import first_windows
 from bonsai_core.events import GoOn, regardless
 from bonsai_core.families import context_of
 from bonsai_core.generation import written
+from bonsai_core.harness import Harness
 from bonsai_core.models import LiveModel
 from bonsai_core.seeds import generator
 from bonsai_core.utilities.questions import Question
@@ -77,6 +78,7 @@ class Exam:
         questions_from: that text, in words.
         prompts: texts that each model is to go on with.
         prompt_tokens: length of the prompt for speeds.
+        harness: tasks of lm-evaluation-harness; None for none.
     """
 
     texts: Sequence[Text]
@@ -84,6 +86,7 @@ class Exam:
     questions_from: str
     prompts: Sequence[str]
     prompt_tokens: int
+    harness: Harness | None = None
 
     def protocol(self) -> dict[str, Any]:
         """All that makes its numbers comparable, as plain values."""
@@ -91,7 +94,7 @@ class Exam:
             "texts": {text.name: text.protocol() for text in self.texts},
             "questions": {"count": len(self.questions), "from": self.questions_from},
             "prompt_tokens": self.prompt_tokens,
-        }
+        } | ({"harness": self.harness.protocol()} if self.harness else {})
 
 
 def exam_for(
@@ -148,8 +151,10 @@ def exam_for(
     )
 
 
-def exam_on(live: LiveModel, text: Path, *, window: int, windows: int | None) -> Exam:
-    """An exam on one text alone: its first windows, and questions from all of it.
+def exam_on(
+    live: LiveModel, text: Path, *, window: int, windows: int | None, harness: Harness | None = None
+) -> Exam:
+    """An exam on one text alone: its first windows, and questions from all of it; and tasks.
 
     Raises:
         InvalidCalibrationError: the text cannot be read, or is shorter than asked.
@@ -161,6 +166,7 @@ def exam_on(live: LiveModel, text: Path, *, window: int, windows: int | None) ->
         questions_from=text.name,
         prompts=(),
         prompt_tokens=prompt_tokens(live),
+        harness=harness,
     )
 
 

@@ -16,6 +16,7 @@ from bonsai_core.evaluation import mean_nll, perplexity_of
 from bonsai_core.events import GoOn, regardless
 from bonsai_core.exam import Exam, exam_on
 from bonsai_core.families import context_of
+from bonsai_core.harness import Harness, TaskScore
 from bonsai_core.models import (
     LiveModel,
     device_named,
@@ -49,6 +50,7 @@ class Measurement:
         perplexity: of each text of the exam.
         accuracy: share of the questions answered right; None without questions.
         margin: by how many nats the right answer leads the best other, on average.
+        tasks: what tasks of lm-evaluation-harness give; none where none were named.
         prefill_tokens_per_second: reading one prompt.
         decode_tokens_per_second: writing after it, one token at a time, with a cache.
         completions: how it goes on with each prompt, the most likely token each time.
@@ -64,6 +66,7 @@ class Measurement:
     perplexity: dict[str, float]
     accuracy: float | None
     margin: float | None
+    tasks: list[TaskScore]
     prefill_tokens_per_second: float
     decode_tokens_per_second: float
     completions: list[str]
@@ -85,6 +88,7 @@ def measure(
 
     Raises:
         BrokenNumericsError: a likelihood is not finite.
+        InvalidTaskError: a task cannot be asked.
     """
     started = time.perf_counter()
     nll = {
@@ -104,6 +108,7 @@ def measure(
         perplexity={name: perplexity_of(value) for name, value in nll.items()},
         accuracy=sum(margin > 0 for margin in margins) / len(margins) if margins else None,
         margin=sum(margins) / len(margins) if margins else None,
+        tasks=exam.harness.scores(live) if exam.harness else [],
         prefill_tokens_per_second=prefill,
         decode_tokens_per_second=decode,
         completions=completions,
@@ -114,7 +119,13 @@ def measure(
 
 
 def compare(
-    models: list[ModelSource], text: Path, *, window: int, windows: int | None, device: str
+    models: list[ModelSource],
+    text: Path,
+    *,
+    window: int,
+    windows: int | None,
+    device: str,
+    harness: Harness | None = None,
 ) -> tuple[Exam, list[Measurement]]:
     """Put the same exam, on one text, to several models, one after the other.
 
@@ -124,10 +135,12 @@ def compare(
         window: tokens per window, from 2.
         windows: how many windows; None for all that the text has.
         device: auto, cpu, cuda or cuda:N.
+        harness: tasks of lm-evaluation-harness that each is asked, too.
 
     Raises:
         InvalidCalibrationError: the text is missing or shorter than asked.
         InvalidModelError: a model cannot be loaded, or has another tokenizer than the first.
+        InvalidTaskError: a task cannot be asked.
         UnsupportedModelError: it is of no family we know.
     """
     place = device_named(device)
@@ -135,7 +148,7 @@ def compare(
     found = []
     for source in models:
         live = load_saved(source, place)
-        own = exam_on(live, text, window=window, windows=windows)
+        own = exam_on(live, text, window=window, windows=windows, harness=harness)
         exam = exam or own
         if not torch.equal(own.texts[0].windows, exam.texts[0].windows):
             raise InvalidModelError(

@@ -12,6 +12,7 @@ from bonsai_core.config import ModelSource
 from bonsai_core.digests import sha256_of
 from bonsai_core.errors import PruneError
 from bonsai_core.exam import Exam
+from bonsai_core.harness import Harness, TaskScore
 from bonsai_core.measurement import REPEATS, WRITTEN_TOKENS, Measurement, compare
 from bonsai_core.versions import versions
 from client.console import print_json, results
@@ -26,14 +27,18 @@ def run_evaluate(
     *,
     window: int,
     windows: int | None,
+    tasks: Mapping[str, Any],
     device: str,
     as_json: bool,
 ) -> None:
-    """Measure and print; `windows` None means the whole text."""
+    """Measure and print; `windows` None means the whole text, `tasks` what a `Harness` takes."""
     text = text.expanduser().resolve()
     try:
         sources = [ModelSource.model_validate(model) for model in models]
-        exam, found = compare(sources, text, window=window, windows=windows, device=device)
+        harness = Harness(**tasks) if tasks else None
+        exam, found = compare(
+            sources, text, window=window, windows=windows, device=device, harness=harness
+        )
     except ValidationError as error:
         faults = [f"model.{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors()]
         raise ClientError("\n".join(faults)) from error
@@ -63,6 +68,7 @@ def _flat(exam: Exam, found: Measurement) -> dict[str, Any]:
         "tokens": count * (window - 1),
         "questions": len(exam.questions),
         "prompt_tokens": exam.prompt_tokens,
+        **({"harness": exam.harness.protocol()} if exam.harness else {}),
         "versions": versions(),
     }
 
@@ -87,7 +93,25 @@ def _table(names: Sequence[str], found: Sequence[Measurement]) -> Table:
             numbers = [value for value in values if value is not None]
             ratio = [f"{numbers[1] / numbers[0]:.3f}" if numbers[0] else ""] if pair else []
             table.add_row(name, *(format(number, form) for number in numbers), *ratio)
+    for scores in zip(*(one.tasks for one in found), strict=True):
+        table.add_row(*_task_row(scores))
     return table
+
+
+def _task_row(scores: Sequence[TaskScore]) -> list[str]:
+    """One metric of one task, of each model, with its standard error."""
+    first = scores[0]
+    name = f"{first.task}, {first.metric}"
+    if first.filter != "none":
+        name += f", {first.filter}"
+    shown = [
+        f"{score.value:.4f}"
+        + (f" ± {score.standard_error:.4f}" if score.standard_error is not None else "")
+        for score in scores
+    ]
+    pair = len(scores) == 2
+    ratio = [f"{scores[1].value / first.value:.3f}" if first.value else ""] if pair else []
+    return [name, *shown, *ratio]
 
 
 def _protocol(exam: Exam, found: Measurement, digest: str) -> str:
@@ -100,8 +124,21 @@ def _protocol(exam: Exam, found: Measurement, digest: str) -> str:
     )
     return (
         f"{count} windows of {window} tokens without overlap, {count * (window - 1):,} predicted; "
-        f"text SHA-256 {digest}\n{asked}"
+        f"text SHA-256 {digest}\n{asked}{_tasks(exam, found)}"
         f"speeds: {exam.prompt_tokens} tokens read, {WRITTEN_TOKENS} written, batch 1, median of "
         f"{REPEATS}, {found.device}, {found.dtype}; "
         + ", ".join(f"{name} {version}" for name, version in versions().items())
     )
+
+
+def _tasks(exam: Exam, found: Measurement) -> str:
+    """Which tasks, as they were asked; each once, whatever it gave."""
+    if exam.harness is None:
+        return ""
+    told = dict.fromkeys(
+        f"{score.task} (version {score.version}, {score.shots} shots, {score.samples} samples)"
+        for score in found.tasks
+        if score.shots is not None  # none of a group, whose tasks are named themselves
+    )
+    version = exam.harness.protocol()["lm_eval"]
+    return f"tasks of lm-evaluation-harness {version}, ± standard error: {', '.join(told)}\n"

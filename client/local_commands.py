@@ -5,7 +5,7 @@ where torch and the servers are not installed.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -118,16 +118,20 @@ def evaluate(
     text: Annotated[Path, typer.Option(metavar="FILE", help="Text to evaluate on.")],
     window: options.Window = 512,
     windows: options.Windows = 32,
+    task: options.Tasks = None,
+    tasks_folder: options.TasksFolder = None,
+    limit: options.Limit = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     gguf_file: options.GgufFile = None,
     json: options.Json = False,
 ) -> None:
-    """Measure a model: perplexity and questions on a text, memory, speeds, with the protocol."""
+    """Measure a model: perplexity and questions on a text, tasks, memory, speeds; the protocol."""
     wish = {**model_source(model), "dtype": dtype or "auto"}
     if gguf_file is not None:
         wish["gguf_file"] = gguf_file
-    _evaluate([wish], text, window, windows, device, as_json=json)
+    asked = _tasks(task, tasks_folder, limit)
+    _evaluate([wish], text, window, windows, asked, device, as_json=json)
 
 
 def compare(
@@ -138,13 +142,17 @@ def compare(
     text: Annotated[Path, typer.Option(metavar="FILE", help="Text to measure both on.")],
     window: options.Window = 512,
     windows: options.Windows = 32,
+    task: options.Tasks = None,
+    tasks_folder: options.TasksFolder = None,
+    limit: options.Limit = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     json: options.Json = False,
 ) -> None:
     """Measure two models as `evaluate` does, and show them side by side."""
     wishes = [{**model_source(name), "dtype": dtype or "auto"} for name in (model, other)]
-    _evaluate(wishes, text, window, windows, device, as_json=json)
+    asked = _tasks(task, tasks_folder, limit)
+    _evaluate(wishes, text, window, windows, asked, device, as_json=json)
 
 
 def export(
@@ -205,11 +213,20 @@ def verify(
     raise typer.Exit(run_verify(folder, device=device, as_json=json))
 
 
+def _tasks(names: list[str] | None, folder: Path | None, limit: int | None) -> dict[str, Any]:
+    """What the harness is asked for; nothing without a task."""
+    if not names and (folder is not None or limit is not None):
+        raise typer.BadParameter("--tasks-folder and --limit are of a --task; name one")
+    folder = None if folder is None else folder.expanduser().resolve()
+    return {"tasks": names, "folder": folder, "limit": limit} if names else {}
+
+
 def _evaluate(
     models: list[dict[str, str]],
     text: Path,
     window: int,
     windows: int,
+    tasks: dict[str, Any],
     device: str,
     *,
     as_json: bool,
@@ -219,7 +236,13 @@ def _evaluate(
     except ImportError as error:
         raise _missing(error, "core") from error
     run_evaluate(
-        models, text, window=window, windows=windows or None, device=device, as_json=as_json
+        models,
+        text,
+        window=window,
+        windows=windows or None,
+        tasks=tasks,
+        device=device,
+        as_json=as_json,
     )
 
 

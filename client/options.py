@@ -243,6 +243,24 @@ Prompts = Annotated[
 Window = Annotated[int, Option(min=2, help="Tokens in each window.")]
 Windows = Annotated[int, Option(min=0, help="Windows to evaluate, from the beginning; 0 for all.")]
 
+Tasks = Annotated[
+    list[str] | None,
+    Option(
+        "--task",
+        metavar="NAME",
+        help="A task of lm-evaluation-harness, such as arc_easy, or a group of them; may be given "
+        "several times (needs bonsai-pruning[lm-eval])",
+    ),
+]
+TasksFolder = Annotated[
+    Path | None,
+    Option(metavar="DIR", help="Task definitions of your own, as lm-evaluation-harness has them."),
+]
+Limit = Annotated[
+    int | None,
+    Option(min=1, help="Samples of each task to ask, from its first (default: all)"),
+]
+
 Device = Annotated[str, Option(help="auto, cpu or cuda; auto takes CUDA when it is there.")]
 DeviceMemory = Annotated[
     float | None,
