@@ -36,7 +36,7 @@ def test_a_job_runs_from_the_doorbell_to_published_files(
     reports = {file.name: file for file in service.store.artifacts(job.id)}.keys() - names.keys()
     assert reports == {"report.html", "report.json", "lineage.json"}
     lineage = json.loads(service.content(job.id, "lineage.json"))
-    assert lineage["job"] == {"id": str(job.id), "name": job.request.name, "attempt": 1}
+    assert lineage["job"] == {"id": str(job.id), "name": job.name, "attempt": 1}
     assert lineage["manifest_sha256"] == names["bonsai.json"]
     assert job.result["lineage"] == lineage
     report = json.loads(service.content(job.id, "report.json"))
