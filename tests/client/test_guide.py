@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from api.app import create_app
+from bonsai_core.verification import verify
 from jobs.settings import Settings
 from tests.embedded.test_up import Up, up
 from tests.tiny_models import tiny_model, tiny_text
@@ -69,7 +70,10 @@ def test_it_leads_from_a_key_to_a_model(folder: Path, name: str) -> None:
         service.wait_ready()
         said = run(fitted(way(language, word), service, folder), language, folder)
     names = {path.name for path in (folder / "smaller").iterdir()}
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    assert {"config.json", "model.safetensors", "tokenizer.json", "lineage.json"} <= names
+    checks = verify(folder / "smaller", "cpu")
+    assert [check for check in checks if not check.holds] == []
+    assert "probe.mean_nll" in [check.name for check in checks]
     if name == "curl":
         assert "event: end" in said
         assert "succeeded" in said
