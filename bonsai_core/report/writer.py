@@ -82,13 +82,17 @@ class _Examiner:
         memory.give_back(self.place)
         try:
             return Measured(self._measure(source))
-        except Exception as error:
-            problem = memory.shortage(error, self.place) or error
-            if not isinstance(problem, PruneError):
-                raise
+        except Stopped:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the result is there
+            problem = self._told(error)
             if self.exam is None:
-                self.problem = str(problem)
-            return Measured(problem=str(problem))
+                self.problem = problem
+            return Measured(problem=problem)
+
+    def _told(self, error: Exception) -> str:
+        known = memory.shortage(error, self.place) or error
+        return str(known) if isinstance(known, PruneError) else f"{type(known).__name__}: {known}"
 
     def _measure(self, source: ModelSource) -> Measurement:
         live = load_saved(source, self.place, self.device_memory)

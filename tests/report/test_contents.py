@@ -91,8 +91,9 @@ def test_without_a_wish_there_is_no_report(tmp_path: Path) -> None:
     [
         BrokenNumericsError("not finite", field="model.dtype", value=float("nan")),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        KeyError("of nobody's"),
     ],
-    ids=["numerics", "memory"],
+    ids=["numerics", "memory", "unforeseen"],
 )
 def test_what_cannot_be_measured_is_said_and_fails_nothing(
     masks: Reported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
