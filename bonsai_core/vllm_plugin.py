@@ -8,7 +8,7 @@ from bonsai_core.modeling_bonsai import FAMILIES
 from bonsai_core.registration import register
 
 _BACKEND = "vllm.model_executor.models.transformers:TransformersForCausalLM"
-_MIXTURE_BACKEND = "vllm.model_executor.models.transformers:TransformersMoEForCausalLM"
+_MIXTURE_BACKEND = "bonsai_core.vllm_mixture:PrunedMixtureForCausalLM"
 
 
 def register_with_vllm() -> None:

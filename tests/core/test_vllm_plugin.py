@@ -22,7 +22,7 @@ def test_every_family_is_told_to_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     names = {classes_of(name).AutoModelForCausalLM.__name__ for name in FAMILIES}
     assert set(told) == names
     assert told["BonsaiLlamaForCausalLM"].endswith(":TransformersForCausalLM")
-    assert told["BonsaiMixtralForCausalLM"].endswith(":TransformersMoEForCausalLM")
+    assert told["BonsaiMixtralForCausalLM"].endswith(":PrunedMixtureForCausalLM")
     assert AutoConfig.for_model("bonsai_llama", num_hidden_layers=1).model_type == "bonsai_llama"
 
 
