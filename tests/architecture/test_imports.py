@@ -18,6 +18,7 @@ def loaded_by(module: str) -> set[str]:
     "module",
     [
         "api.app",
+        "bonsai_core",
         "bonsai_core.config",
         "bonsai_core.families",
         "bonsai_core.recipes.names",

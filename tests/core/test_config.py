@@ -1,6 +1,5 @@
 """A request that cannot be meant is refused at the door, with field, value and cure."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -183,11 +182,3 @@ def test_every_field_explains_itself_in_the_schema() -> None:
     for name, definition in definitions.items():
         for field, schema in definition.get("properties", {}).items():
             assert schema.get("description"), f"{name}.{field}"
-
-
-def test_the_package_itself_imports_nothing() -> None:
-    import bonsai_core
-
-    source = Path(bonsai_core.__file__).read_text()
-    assert "\nimport " not in source
-    assert "\nfrom " not in source
