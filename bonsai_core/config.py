@@ -176,8 +176,8 @@ class Pruning(_Frozen):
     experts, the router sharing out among those left. Without meaning for other models."""
 
     align: Annotated[int | None, Field(strict=True, ge=1, le=4096)] = None
-    """MLP widths of the result are multiples of this. null: of 128, or of the largest of 64, 32,
-    16 and 8 that the model's own width has 32 of, so that programs run them fast."""
+    """MLP widths of the result are multiples of this. null: of the largest of 128, 64, 32, 16
+    and 8 that divides the model's own width into 32 parts or more, so that programs run it fast."""
 
     tensor_parallel: Annotated[int, Field(strict=True, ge=1, le=64)] = 1
     """Devices that the result will be served on together, each with the same share of every layer:

@@ -1,6 +1,5 @@
 """Giving a result to a repository of the Hugging Face hub."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from bonsai_core.errors import HubError
-from bonsai_core.lineage import LINEAGE, write_lineage
+from bonsai_core.lineage import lineage_of
 from bonsai_core.manifest import checked_files, manifest_of
 
 _OF_EARLIER_RESULTS = ["*.safetensors", "*.safetensors.index.json", "*.gguf", "modeling_*.py"]
@@ -42,12 +41,12 @@ def push(folder: Path, repository: str, *, branch: str = "main", public: bool = 
         public: whether everybody can see a repository that is made; one that exists stays as it is.
 
     Raises:
-        InvalidModelError: the folder is no result.
+        InvalidModelError: the folder is no result, or its lineage is another's.
         HubError: files are not what they were, there is no token, or the hub refuses or is away.
     """
     manifest = manifest_of(folder)
     _require_unchanged(folder, manifest)
-    lineage = _lineage(folder)
+    lineage = lineage_of(folder)
     if get_token() is None:
         raise HubError(
             "there is no token",
@@ -69,11 +68,6 @@ def push(folder: Path, repository: str, *, branch: str = "main", public: bool = 
             delete_patterns=_OF_EARLIER_RESULTS,
         )
     return Pushed(repository, branch, commit.oid, commit.commit_url)
-
-
-def _lineage(folder: Path) -> dict[str, Any]:
-    path = folder / LINEAGE
-    return dict(json.loads(path.read_text())) if path.is_file() else write_lineage(folder)
 
 
 def _require_unchanged(folder: Path, manifest: dict[str, Any]) -> None:

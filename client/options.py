@@ -178,8 +178,8 @@ Layout = Annotated[
 Align = Annotated[
     int | None,
     Option(
-        help="MLP widths of the result are multiples of this (default 128, or what a narrow model "
-        "has 32 of)"
+        help="MLP widths of the result are multiples of this (default 128; 64 to 8 for narrow "
+        "models, 1 for very narrow ones)"
     ),
 ]
 TensorParallel = Annotated[

@@ -163,6 +163,24 @@ def test_only_a_whole_result_is_given_away(hub: Hub, address: str, folder: Path)
     assert "no bonsai.json" in problem
 
 
+@pytest.mark.parametrize("content", ["", '{"manifest_sha256": "of another"}', "[]"])
+def test_a_lineage_that_is_not_its_own_is_given_to_nobody(
+    hub: Hub, address: str, folder: Path, content: str
+) -> None:
+    (folder / "lineage.json").write_text(content)
+    code, _, problem = push(address, folder, "me/smaller")
+    assert (code, hub.repositories) == (1, {})
+    assert "lineage.json cannot be read, or is of another bonsai.json" in problem
+
+
+def test_a_lineage_that_is_missing_is_written(hub: Hub, address: str, folder: Path) -> None:
+    before = (folder / "lineage.json").read_bytes()
+    (folder / "lineage.json").unlink()
+    code, _, problem = push(address, folder, "me/smaller")
+    assert code == 0, problem
+    assert hub.repositories["me/smaller"]["main"]["lineage.json"] == before
+
+
 def test_a_hub_that_is_away_is_said_to_be(folder: Path) -> None:
     code, _, problem = push("http://127.0.0.1:9", folder, "me/smaller")
     assert code == 1
