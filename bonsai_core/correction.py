@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from bonsai_core.blocks import Blocks, Enough
-from bonsai_core.elimination import damped
+from bonsai_core.elimination import factor, ridge
 from bonsai_core.events import GoOn, regardless
 from bonsai_core.gates import Gate
 from bonsai_core.second_moments import SecondMoments, add_products, symmetric
@@ -191,12 +191,12 @@ def _refitted(
             undo.callback(earlier.output.register_forward_hook(_passing(lack, earlier)).remove)
         undo.callback(gate.output.register_forward_pre_hook(hear).remove)
         streams.after.visit(go_on)
-    matrix = damped(symmetric(squares) / tokens, damping)
-    ridge = matrix.diagonal() - (squares.diagonal() / tokens).double()
-    wanted = crossed.double() / tokens + ridge * old[:, kept].double()
+    among_kept = symmetric(squares).div_(tokens).double()
+    towards_old = ridge(squares, damping)
+    among_kept.diagonal().add_(towards_old)
+    wanted = crossed.double() / tokens + towards_old * old[:, kept].double()
     new = torch.zeros_like(old)
-    factor = torch.linalg.cholesky(matrix)
-    new[:, kept] = torch.cholesky_solve(wanted.T, factor).T.to(old.dtype)
+    new[:, kept] = torch.cholesky_solve(wanted.T, factor(among_kept)).T.to(old.dtype)
     return new
 
 

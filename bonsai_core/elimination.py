@@ -87,17 +87,30 @@ def scores(
 
 def damped(moments: Tensor, damping: float) -> Tensor:
     """Moments in float64 with `damping` times their mean diagonal added to the diagonal."""
-    matrix = moments.double()
-    if matrix is moments:
-        matrix = matrix.clone()
-    strength = damping * matrix.diagonal().mean()
-    # An expert that no token takes has no moments; its inverse must still be a number in float32.
-    matrix.diagonal().add_(strength.clamp_min(_LEAST_STRENGTH))
+    matrix = moments.to(torch.float64, copy=True)
+    matrix.diagonal().add_(ridge(moments, damping))
     return matrix
 
 
+def ridge(moments: Tensor, damping: float) -> Tensor:
+    """What `damped` adds to the diagonal; a scalar in float64."""
+    strength = damping * moments.diagonal().double().mean()
+    # An expert that no token takes has no moments; its inverse must still be a number in float32.
+    return strength.clamp_min(_LEAST_STRENGTH)
+
+
+def factor(matrix: Tensor) -> Tensor:
+    """The lower Cholesky factor of a symmetric matrix, in the memory of that matrix.
+
+    Of a wide layer one float64 matrix takes 1.6 GB, on a device that the model has filled.
+    """
+    # Lapack's order is by columns; the transpose has it, and is the same matrix.
+    columns = matrix.mT
+    return torch.linalg.cholesky(columns, out=columns)
+
+
 def _inverse(moments: Tensor, damping: float) -> Tensor:
-    return torch.cholesky_inverse(torch.linalg.cholesky(damped(moments, damping))).float()
+    return torch.cholesky_inverse(factor(damped(moments, damping))).float()
 
 
 def _costs(weight: Tensor, inverse: Tensor, unit_columns: int) -> Tensor:

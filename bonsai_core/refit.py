@@ -12,7 +12,7 @@ passes are needed, and no new parameters. From the same G and W, repairing twice
 import torch
 from torch import Tensor
 
-from bonsai_core.elimination import damped
+from bonsai_core.elimination import factor, ridge
 
 
 @torch.inference_mode()
@@ -29,10 +29,11 @@ def repaired(weight: Tensor, moments: Tensor, gone: Tensor, damping: float) -> T
         [D, C] in the weight's dtype, zero in the columns that go.
     """
     # Float64: the matrix is close to singular, and the solve is small beside the passes.
-    matrix = moments.double()
-    factor = torch.linalg.cholesky(damped(moments, damping)[~gone][:, ~gone])
-    old = weight.double()
-    moved = torch.cholesky_solve(matrix[~gone][:, gone] @ old[:, gone].T, factor).T
+    rows = moments[~gone]
+    among_kept, across = rows[:, ~gone].double(), rows[:, gone].double()
+    del rows
+    among_kept.diagonal().add_(ridge(moments, damping))
+    moved = torch.cholesky_solve(across @ weight[:, gone].double().T, factor(among_kept)).T
     new = torch.zeros_like(weight)
-    new[:, ~gone] = (old[:, ~gone] + moved).to(weight.dtype)
+    new[:, ~gone] = (weight[:, ~gone].double() + moved).to(weight.dtype)
     return new

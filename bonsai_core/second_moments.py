@@ -100,7 +100,7 @@ def _heard(blocks: Blocks, gates: Sequence[Gate], end: int | None, go_on: GoOn) 
 
     with listening(gates, add):
         blocks.run(end, go_on)
-    return [symmetric(total) / tokens for total in sums]
+    return [symmetric(total).div_(tokens) for total in sums]
 
 
 def _groups(gates: Sequence[Gate]) -> list[list[Gate]]:
@@ -125,6 +125,6 @@ def add_products(total: Tensor, values: Tensor) -> None:
 
 
 def symmetric(total: Tensor) -> Tensor:
-    """The whole matrix, from its part on and above the diagonal."""
-    upper = torch.triu(total)
-    return upper + torch.triu(total, 1).T
+    """The whole matrix in the memory of its part on and above the diagonal."""
+    above = total.triu(1).T
+    return total.triu_().add_(above)
