@@ -78,13 +78,17 @@ class Statistics:
 
     def moments(self, gate: Gate) -> Tensor:
         """The mean of x x' at a gate, [C, C] float32; MOMENTS have been prepared."""
-        return SecondMoments(self._moments).of(gate)
+        return SecondMoments(self._moments, self._device).of(gate)
 
     def mean_square(self, gate: Gate, need: Need) -> Tensor:
         """The mean of x^2 at a gate, [C] float64, from one or the other."""
         if need is Need.MOMENTS:
             return self.moments(gate).diagonal().double().cpu()
         return self.columns(gate).mean_square
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self._backbone.parameters()).device
 
     @property
     def _columns(self) -> Path:
@@ -103,5 +107,6 @@ class Statistics:
         save_file(stacked, self._columns)
 
     def _gather_moments(self) -> None:
-        blocks = Blocks(self._backbone, self._layers, self._batch(), Shelf(self._folder / "states"))
+        states = Shelf(self._folder / "states", self._device)
+        blocks = Blocks(self._backbone, self._layers, self._batch(), states)
         gather(blocks, self._gates, self._moments)

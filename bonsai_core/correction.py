@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from bonsai_core.blocks import Blocks, Enough
-from bonsai_core.elimination import factor, ridge
+from bonsai_core.elimination import factor, ridge, solved
 from bonsai_core.events import GoOn, regardless
 from bonsai_core.gates import Gate
 from bonsai_core.second_moments import SecondMoments, add_products, symmetric
@@ -196,7 +196,7 @@ def _refitted(
     among_kept.diagonal().add_(towards_old)
     wanted = crossed.double() / tokens + towards_old * old[:, kept].double()
     new = torch.zeros_like(old)
-    new[:, kept] = torch.cholesky_solve(wanted.T, factor(among_kept)).T.to(old.dtype)
+    new[:, kept] = solved(factor(among_kept), wanted.T).T.to(old.dtype)
     return new
 
 

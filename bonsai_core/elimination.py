@@ -20,6 +20,13 @@ _BLOCK = 32
 
 _LEAST_STRENGTH = 1e-30
 
+_INVERTED_AT_ONCE = 8192
+"""Columns of the widest matrix whose inverse is made in one piece; for that a GPU takes three times
+the memory of the matrix."""
+
+_COLUMNS = 1024
+"""Columns of a wider one's inverse that are made at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Elimination:
@@ -109,8 +116,26 @@ def factor(matrix: Tensor) -> Tensor:
     return torch.linalg.cholesky(columns, out=columns)
 
 
+def solved(lower: Tensor, right: Tensor) -> Tensor:
+    """X of A X = B, from the lower Cholesky factor of A [C, C] and B [C, K].
+
+    As `torch.cholesky_solve`, which on a GPU copies the factor first.
+    """
+    half = torch.linalg.solve_triangular(lower, right, upper=False)
+    return torch.linalg.solve_triangular(lower.mT, half, upper=True)
+
+
 def _inverse(moments: Tensor, damping: float) -> Tensor:
-    return torch.cholesky_inverse(factor(damped(moments, damping))).float()
+    lower = factor(damped(moments, damping))
+    if len(lower) <= _INVERTED_AT_ONCE:
+        return torch.cholesky_inverse(lower).float()
+    inverse = torch.empty_like(moments, dtype=torch.float32)
+    for start in range(0, len(lower), _COLUMNS):
+        count = min(_COLUMNS, len(lower) - start)
+        unit = lower.new_zeros(len(lower), count)
+        unit[start : start + count].fill_diagonal_(1)
+        inverse[:, start : start + count] = solved(lower, unit)
+    return inverse
 
 
 def _costs(weight: Tensor, inverse: Tensor, unit_columns: int) -> Tensor:

@@ -1,12 +1,12 @@
 """Masks: which units a sub-model lacks. Drawing them from the prior, and trying one."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from bonsai_core.gates import Gate, Units
 
@@ -73,27 +73,48 @@ def split(mask: NDArray[np.bool_], candidates: Sequence[Units]) -> list[Units]:
 def applied(gates: Sequence[Gate], absent: Sequence[Units]) -> Iterator[None]:
     """While open, the model computes without the units `absent` of each gate.
 
-    Their columns of the gate are multiplied by zero; nothing is written to the weights, and on the
-    way out, also by an exception, the model is as before.
+    On the way out, also by an exception, the model is as before; its weights are not written to.
     """
-    handles = [
-        gate.output.register_forward_pre_hook(_zeroing(gate, units))
-        for gate, units in zip(gates, absent, strict=True)
-        if len(units)
-    ]
+    masks = [_Mask(gate, units) for gate, units in zip(gates, absent, strict=True) if len(units)]
     try:
         yield
     finally:
-        for handle in handles:
+        for mask in masks:
+            mask.take_off()
+
+
+class _Mask:
+    """One gate without some of its units: zeros in its input, or in the columns of its projection.
+
+    Both give the same numbers. Whichever is smaller is multiplied: with as many tokens as fill a
+    device, that is the projection, by far.
+    """
+
+    def __init__(self, gate: Gate, units: Units) -> None:
+        self._output = gate.output
+        self._in_input = gate.weightless
+        self._keep = (~gate.gone(units)).to(gate.output.weight.dtype)
+        self._whole: Tensor | None = None
+        self._handles = [
+            gate.output.register_forward_pre_hook(self._before),
+            gate.output.register_forward_hook(self._after, always_call=True),
+        ]
+
+    def take_off(self) -> None:
+        """The gate has all its units again."""
+        for handle in self._handles:
             handle.remove()
 
+    def _before(self, _module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        values, weight = inputs[0], self._output.weight
+        self._keep = self._keep.to(values.device)  # the weight may lie elsewhere between two passes
+        if self._in_input or values.numel() <= weight.numel():
+            return (values * self._keep, *inputs[1:])
+        self._whole = weight.data
+        weight.data = weight.data * self._keep
+        return None
 
-def _zeroing(gate: Gate, units: Units) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-    keep = (~gate.gone(units)).to(gate.output.weight.dtype)
-
-    def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        nonlocal keep
-        keep = keep.to(inputs[0].device)  # the weight may lie elsewhere between two passes
-        return (inputs[0] * keep, *inputs[1:])
-
-    return hook
+    def _after(self, *_: Any) -> None:
+        if self._whole is not None:
+            self._output.weight.data = self._whole
+            self._whole = None

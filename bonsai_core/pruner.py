@@ -449,16 +449,10 @@ class _Run:
         return found
 
     def _utility(self, trial: Trial) -> float:
-        self._put_plan_in_place()
-        if trial.damping is not None:
+        if trial.damping is not None or self._planned():
             self._moments()
+            self.bench.plan(Trial(self.plan, self.plan_damping))
         return self.bench.measure(trial, self.go_on)
-
-    def _put_plan_in_place(self) -> None:
-        """The plan of the rounds before, where there is one; resuming has not done so yet."""
-        if self._planned():
-            self._moments()
-            self.bench.put_in_place(Trial(self.plan, self.plan_damping))
 
     def _take_over(self, plan: Sequence[Units], damping: float | None) -> None:
         if self._planned():
@@ -471,7 +465,8 @@ class _Run:
     def _plan(self, number: int, decision: Decision) -> RoundRecord:
         """Take a plan over as where the next round starts from."""
         self._take_over(list(decision.absent), decision.damping)
-        self._put_plan_in_place()
+        self._moments()
+        self.bench.put_in_place(Trial(self.plan, self.plan_damping))
         self.weights = {}
         return self._record(number, decision)
 
@@ -480,6 +475,8 @@ class _Run:
         if decision.damping is not None or self._planned():
             self._moments()
             self.bench.put_in_place(Trial(decision.absent, decision.damping))
+        else:
+            self.bench.settle()
         if decision.damping is not None and self._adds_outputs():
             self._correct(decision.absent, decision.damping)
         self.weights = self.bench.weights()

@@ -12,7 +12,7 @@ passes are needed, and no new parameters. From the same G and W, repairing twice
 import torch
 from torch import Tensor
 
-from bonsai_core.elimination import factor, ridge
+from bonsai_core.elimination import factor, ridge, solved
 
 
 @torch.inference_mode()
@@ -33,7 +33,7 @@ def repaired(weight: Tensor, moments: Tensor, gone: Tensor, damping: float) -> T
     among_kept, across = rows[:, ~gone].double(), rows[:, gone].double()
     del rows
     among_kept.diagonal().add_(ridge(moments, damping))
-    moved = torch.cholesky_solve(across @ weight[:, gone].double().T, factor(among_kept)).T
+    moved = solved(factor(among_kept), across @ weight[:, gone].double().T).T
     new = torch.zeros_like(weight)
     new[:, ~gone] = (weight[:, ~gone].double() + moved).to(weight.dtype)
     return new

@@ -1,6 +1,6 @@
-"""Trying sub-models on a live model: the plan that is in place, and small changes of it."""
+"""Trying sub-models on a live model: small changes of a plan beside it, large ones in its place."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -19,9 +19,12 @@ from bonsai_core.utilities.mixture import Mixture
 SWAPPED_AT_MOST = 4
 """Layers whose projections a trial may hold twice; one that changes more takes the place."""
 
+Places = list[tuple[Units, float | None]]
+"""By gate: the units that it lacks, and the damping of its repair."""
+
 
 class Bench:
-    """Where trials are measured. A plan is in place; a trial differs from it while it is tried.
+    """Where trials are measured: they are small changes of a plan, or plans of their own.
 
     With repair, a gate that lacks units has its projection replaced by one that is zero in their
     columns and refitted in the others; the dense one is kept with the second moments.
@@ -40,52 +43,60 @@ class Bench:
         self._gates = gates
         self._blocks = blocks
         self._mixture = mixture
-        self._place: list[tuple[Units, float | None]]
+        self._plan: Places
+        self._place: Places
         self.moments: SecondMoments | None
         self.clear()
 
     def clear(self) -> None:
         """Forget the plan: the model was cut, and is what its weights say."""
-        self._place = [(np.empty(0, dtype=np.int64), None) for _ in self._gates]
+        self._plan = [(np.empty(0, dtype=np.int64), None) for _ in self._gates]
+        self._place = list(self._plan)
         self.moments = None
         self._blocks.forget()
 
+    def plan(self, trial: Trial) -> None:
+        """From now on until `clear`, trials are changes of this; it moves when it is needed."""
+        self._plan = _places(trial)
+
     def put_in_place(self, trial: Trial) -> None:
-        """Make the model lack these units until `clear`; trials are then changes of this."""
-        changed = self._changed(trial)
-        self._put({number: (trial.absent[number], trial.damping) for number in changed})
+        """Plan it, and make the model lack these units."""
+        self.plan(trial)
+        self.settle()
+
+    def settle(self) -> None:
+        """Have the plan in place, whatever was measured last."""
+        self._put(self._plan)
 
     def measure(self, trial: Trial, go_on: GoOn = regardless) -> float:
-        """The utility of a sub-model; the plan stays in place."""
-        if trial.damping is None and not self._planned():
+        """The utility of a sub-model; one that is far from the plan stays in its place."""
+        if trial.damping is None and not any(len(units) for units, _ in self._plan):
+            self.settle()
             with applied(self._gates, trial.absent):
                 return self._mixture.measure(go_on)
-        changed = self._changed(trial)
-        if not changed:
-            return self._mixture.measure(go_on)
+        wanted = _places(trial)
+        changed = _differing(self._plan, wanted)
         layers = {self._gates[number].layer for number in changed}
         if len(layers) > SWAPPED_AT_MOST:
-            return self._measure_in_place(changed, trial, go_on)
+            # Swapping would hold a second copy of the projections. The next trial may be as far
+            # from the plan, so going back waits until it is known.
+            self._put(wanted)
+            return self._mixture.measure(go_on)
+        self.settle()
+        if not changed:
+            return self._mixture.measure(go_on)
         # What comes before the first change is run once for all trials that leave it alone.
         self._blocks.advance(min(layers), go_on)
         with self._swapped(changed, trial):
             return self._mixture.measure(go_on, forward=self._blocks.forward)
 
-    def _measure_in_place(self, changed: Sequence[int], trial: Trial, go_on: GoOn) -> float:
-        """Without a second copy of the projections, which swapping would hold."""
-        before = {number: self._place[number] for number in changed}
-        try:
-            self.put_in_place(trial)
-            return self._mixture.measure(go_on)
-        finally:
-            self._put(before)
-
     @torch.inference_mode()
-    def _put(self, places: Mapping[int, tuple[Units, float | None]]) -> None:
-        for number, wanted in places.items():
-            self._gates[number].output.weight.data.copy_(self._weight(number, *wanted))
-            self._place[number] = wanted
-        if places:
+    def _put(self, wanted: Places) -> None:
+        changed = _differing(self._place, wanted)
+        for number in changed:
+            self._gates[number].output.weight.data.copy_(self._weight(number, *wanted[number]))
+            self._place[number] = wanted[number]
+        if changed:
             self._blocks.forget()
 
     def weights(self) -> dict[str, Tensor]:
@@ -97,18 +108,6 @@ class Bench:
             for gate, (units, _) in zip(self._gates, self._place, strict=True)
             if not gate.weightless
         }
-
-    def _planned(self) -> bool:
-        return any(len(units) for units, _ in self._place)
-
-    def _changed(self, trial: Trial) -> list[int]:
-        return [
-            number
-            for number, ((units, damping), wanted) in enumerate(
-                zip(self._place, trial.absent, strict=True)
-            )
-            if not np.array_equal(units, wanted) or (len(wanted) and damping != trial.damping)
-        ]
 
     @contextmanager
     def _swapped(self, changed: Sequence[int], trial: Trial) -> Iterator[None]:
@@ -136,6 +135,19 @@ class Bench:
         if damping is None or gate.weightless:
             return dense.masked_fill(gone, 0)
         return repaired(dense, self.moments.of(gate), gone, damping)
+
+
+def _places(trial: Trial) -> Places:
+    return [(units, trial.damping) for units in trial.absent]
+
+
+def _differing(some: Places, others: Places) -> list[int]:
+    """The gates that are not the same; the damping matters where units are gone."""
+    return [
+        number
+        for number, ((units, damping), (wanted, other)) in enumerate(zip(some, others, strict=True))
+        if not np.array_equal(units, wanted) or (len(wanted) and damping != other)
+    ]
 
 
 def _without(weight: Tensor, gone: Tensor) -> Tensor:

@@ -132,6 +132,19 @@ def test_inputs_that_were_always_zero_cost_nothing_and_all_units_are_ordered(siz
     assert scores(weight, torch.zeros(80, 80), size, DAMPING).max() < 1e-6
 
 
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_wide_gates_inverse_is_made_in_portions(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    arrays = gate(48, 0)
+    whole = eliminate(*arrays, size, 48 // size - 1, DAMPING)
+    monkeypatch.setattr(elimination, "_INVERTED_AT_ONCE", 47)
+    monkeypatch.setattr(elimination, "_COLUMNS", 7)
+    in_portions = eliminate(*arrays, size, 48 // size - 1, DAMPING)
+    assert in_portions.order.tolist() == whole.order.tolist()
+    assert in_portions.damage == pytest.approx(whole.damage, rel=1e-4)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_damping_adds_a_share_of_the_mean_second_moment(dtype: torch.dtype) -> None:
     moments = gate(6, 0)[1].to(dtype)

@@ -1,12 +1,14 @@
 """Masks cover the candidates in pairs, follow the prior, and trying one leaves nothing behind."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from bonsai_core.config import ModelSource
 from bonsai_core.gates import gates_of
@@ -77,14 +79,47 @@ def test_a_tried_mask_leaves_nothing_behind(loaded: LoadedModel) -> None:
         assert not torch.equal(logits(loaded.model), before)
     assert torch.equal(logits(loaded.model), before)
     assert all(torch.equal(value, state[k]) for k, value in loaded.model.state_dict().items())
-    assert not any(module._forward_pre_hooks for module in loaded.model.modules())
+    modules = list(loaded.model.modules())
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in modules)
 
 
 def test_a_mask_is_taken_off_when_the_forward_pass_fails(loaded: LoadedModel) -> None:
     gates = gates_of(loaded.model, loaded.family, loaded.widths)
     with pytest.raises(RuntimeError), applied(gates, [np.array([0]) for _ in gates]):
         raise RuntimeError
-    assert not any(module._forward_pre_hooks for module in loaded.model.modules())
+    modules = list(loaded.model.modules())
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in modules)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_zeros_in_the_input_and_in_the_projection_are_the_same_to_the_last_bit(
+    loaded: LoadedModel, fails: bool
+) -> None:
+    gate = gates_of(loaded.model, loaded.family, loaded.widths)[1]
+    whole, units = gate.output.weight.data, np.array([1, 5, 9])
+    few = torch.randn(gate.output.out_features, gate.output.in_features)
+    many = torch.cat([few, -few])
+    seen: list[torch.Tensor] = []
+
+    def look(*_: Any) -> None:
+        seen.append(gate.output.weight.data)
+        if fails and len(seen) == 2:
+            raise RuntimeError
+
+    def without(inputs: torch.Tensor) -> torch.Tensor:
+        zeroed = inputs.clone()
+        zeroed[:, units] = 0
+        return functional.linear(zeroed, whole, gate.output.bias)
+
+    with torch.inference_mode(), applied([gate], [units]):
+        handle = gate.output.register_forward_pre_hook(look)
+        assert torch.equal(gate.output(few), without(few))
+        with pytest.raises(RuntimeError) if fails else nullcontext():
+            assert torch.equal(gate.output(many), without(many))
+        assert torch.equal(gate.output.weight, whole)
+        handle.remove()
+    assert torch.equal(seen[0], whole)
+    assert not seen[1][:, units].any()
 
 
 def test_a_gate_that_lacks_nothing_is_not_touched(loaded: LoadedModel) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,7 +140,9 @@ def test_a_trial_is_worth_what_the_model_is_with_it_in_place(
 @pytest.mark.usefixtures("swapped_at_most")
 @pytest.mark.parametrize("damping", DAMPINGS)
 @pytest.mark.parametrize("planned", [False, True])
-def test_a_trial_restores_every_bit(setting: Setting, damping: float | None, planned: bool) -> None:
+def test_after_a_trial_every_bit_comes_back(
+    setting: Setting, damping: float | None, planned: bool
+) -> None:
     if planned:
         setting.bench.put_in_place(Trial(setting.plan(4), 1e-1))
     before, logits = setting.state(), setting.logits()
@@ -154,11 +157,34 @@ def test_a_trial_restores_every_bit(setting: Setting, damping: float | None, pla
 
     with pytest.raises(Stopped):
         setting.bench.measure(Trial(setting.plan(6), damping), stop)
+    setting.bench.settle()
     after = setting.state()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert torch.equal(setting.logits(), logits)
     modules = list(setting.loaded.model.modules())
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in modules)
+
+
+@pytest.mark.usefixtures("swapped_at_most")
+def test_trials_far_from_the_plan_follow_one_another_without_going_back(
+    llama: MakeSetting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = llama()
+    setting.bench.put_in_place(Trial(setting.plan(4), 1e-2))
+    repairs = 0
+
+    def counting(*arguments: Any) -> Tensor:
+        nonlocal repairs
+        repairs += 1
+        return repaired(*arguments)
+
+    monkeypatch.setattr(trials, "repaired", counting)
+    for damping in (1e-3, 1e-1, 1.0):
+        setting.bench.plan(Trial(setting.plan(4), 1e-2))
+        setting.bench.measure(Trial(setting.plan(4), damping))
+    setting.bench.put_in_place(Trial(setting.plan(4), 1.0))
+    at_most = 3 if trials.SWAPPED_AT_MOST == 1 else 4
+    assert repairs == at_most * len(setting.gates)
 
 
 def test_the_order_of_plans_and_trials_leaves_no_trace(setting: Setting) -> None:
