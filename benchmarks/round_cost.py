@@ -71,23 +71,36 @@ SHAPES = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write."""
+    wish = parser(__doc__).parse_args(arguments)
+    device = torch.device(wish.device)
+    model, widths, sequences = made(wish)
+    live = LiveModel(model, FAMILY, None, device)
+    measure(FirstRound(live, widths, sequences, MASKS), wish.shape).write(wish.output, device)
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Of what measures passes of random weights over random tokens."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--shape", choices=SHAPES, default="smollm2-135m")
+    parser.add_argument("--layers", type=int, help="so many layers of the shape instead of all")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--sequences", type=int, default=4)
     parser.add_argument("--sequence-length", type=int, default=512)
     parser.add_argument("--output", type=Path, default=RESULTS)
-    wish = parser.parse_args(arguments)
+    return parser
+
+
+def made(wish: argparse.Namespace) -> tuple[Any, Widths, Tensor]:
+    """The model, its widths, and tokens [N, S] on the device."""
     device = torch.device(wish.device)
-    model, widths = random_model(wish.shape, device, getattr(torch, wish.dtype))
+    model, widths = random_model(wish.shape, device, getattr(torch, wish.dtype), wish.layers)
     random = torch.Generator(device).manual_seed(0)
     size = (wish.sequences, wish.sequence_length)
-    sequences = torch.randint(model.config.vocab_size, size, generator=random, device=device)
-    live = LiveModel(model, FAMILY, None, device)
-    measure(FirstRound(live, widths, sequences, MASKS), wish.shape).write(wish.output, device)
+    tokens = torch.randint(model.config.vocab_size, size, generator=random, device=device)
+    return model, widths, tokens
 
 
 def measure(work: FirstRound, shape: str) -> Report:

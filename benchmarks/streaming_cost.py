@@ -5,18 +5,16 @@ random weights, evaluated with all weights on the device, with half of its layer
 time; in turn. The losses have to be the same to the last bit.
 """
 
-import argparse
 import gc
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.peak import Peak
-from benchmarks.report import RESULTS, Report, Table
-from benchmarks.round_cost import FAMILY, SHAPES, random_model
+from benchmarks.report import Report, Table
+from benchmarks.round_cost import FAMILY, made, parser
 from benchmarks.stopwatch import timed
 from bonsai_core import memory
 from bonsai_core.evaluation import mean_nll
@@ -28,23 +26,9 @@ HOST = torch.device("cpu")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--shape", choices=SHAPES, default="smollm2-135m")
-    parser.add_argument("--layers", type=int, help="so many layers of the shape instead of all")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--sequences", type=int, default=4)
-    parser.add_argument("--sequence-length", type=int, default=512)
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    wish = parser.parse_args(arguments)
-    device = torch.device(wish.device)
-    model, _ = random_model(wish.shape, device, getattr(torch, wish.dtype), wish.layers)
-    random = torch.Generator(device).manual_seed(0)
-    size = (wish.sequences, wish.sequence_length)
-    sequences = torch.randint(model.config.vocab_size, size, generator=random, device=device)
-    measure(model, sequences, wish.shape).write(wish.output, device)
+    wish = parser(__doc__).parse_args(arguments)
+    model, _, sequences = made(wish)
+    measure(model, sequences, wish.shape).write(wish.output, torch.device(wish.device))
 
 
 def measure(model: Any, sequences: Tensor, shape: str) -> Report:
