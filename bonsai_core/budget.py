@@ -24,7 +24,7 @@ from bonsai_core.families import (
     unit_price,
     widths_of,
 )
-from bonsai_core.recipes.probes import DAMPINGS, losses_alone, splits, step
+from bonsai_core.recipes.probes import CONFIDENCES, DAMPINGS, losses_alone, splits, step
 from bonsai_core.target import Size
 
 PROBE_TOKENS = 64
@@ -202,6 +202,9 @@ class _Prune:
             each_cut += heard
         if pruning.refit and holds(self.family.adds_outputs, self._config):
             each_cut += heard * self._repair_passes()
+        if pruning.refit:
+            # All layers but the last one once; that one for each factor.
+            each_cut += self.per_trial * (1 + (len(CONFIDENCES) - 1) / self.widths.layers)
         return written + told + valued + cuts * each_cut + PROBE_TOKENS
 
     def _block(self, pattern: GatePattern) -> int:

@@ -184,7 +184,8 @@ class Pruning(_Frozen):
     attention groups come in multiples of this, MLP widths in multiples of this times `align`."""
 
     refit: Annotated[bool, Field(strict=True)] = True
-    """Refit the kept columns of the output projections by least squares on the calibration."""
+    """Refit the kept columns of the output projections by least squares on the calibration, and
+    the weight of the last norm by one factor, so that the result is as sure as it should be."""
 
     damping: Annotated[float, Field(strict=True, ge=1e-6, le=10)] = 1e-3
     """Of the refit: ridge towards the old weights, as a share of the mean second moment.

@@ -165,6 +165,8 @@ class Family:
         keys: names of the sizes in the config.
         layers: path of the list of decoder layers.
         backbone: path of the module that gives the hidden states before the head.
+        norm: name of the backbone's last norm, whose output goes to the head.
+        norm_adds: what that norm adds to its weight before it multiplies.
         head: path of the module that turns hidden states into logits.
         logits_cap: config key of a bound c: logits become c * tanh(logits / c).
         logits_divisor: config key of what logits are divided by.
@@ -184,6 +186,8 @@ class Family:
     keys: Keys = Keys()
     layers: str = "model.layers"
     backbone: str = "model"
+    norm: str = "norm"
+    norm_adds: float = 0.0
     head: str = "lm_head"
     logits_cap: str = ""
     logits_divisor: str = ""
@@ -294,6 +298,7 @@ _FAMILIES = (
         "Gemma2ForCausalLM",
         (ATTENTION, BIASLESS_MLP),
         (Vectors("hidden", 4),),
+        norm_adds=1.0,
         logits_cap="final_logit_softcapping",
         attention="eager",
         adds_outputs=False,
@@ -302,6 +307,7 @@ _FAMILIES = (
         "Gemma3ForCausalLM",
         (ATTENTION, BIASLESS_MLP),
         (Vectors("hidden", 4), _QK_NORMS),
+        norm_adds=1.0,
         logits_cap="final_logit_softcapping",
         adds_outputs=False,
     ),
@@ -370,6 +376,7 @@ _FAMILIES = (
         ),
         layers="transformer.h",
         backbone="transformer",
+        norm="ln_f",
         positions=0,
     ),
     Family(
@@ -404,6 +411,7 @@ _FAMILIES = (
         Keys(groups=(), head=(), channels=("ffn_dim",)),
         layers="model.decoder.layers",
         backbone="model.decoder",
+        norm="final_layer_norm",
         adds_outputs=When("do_layer_norm_before", default=True),
         positions=2,
     ),
@@ -424,6 +432,7 @@ _FAMILIES = (
         Keys(groups=(), head=()),
         layers="gpt_neox.layers",
         backbone="gpt_neox",
+        norm="final_layer_norm",
     ),
     Family(
         "FalconForCausalLM",
@@ -473,6 +482,7 @@ _FAMILIES = (
         ),
         layers="transformer.h",
         backbone="transformer",
+        norm="ln_f",
     ),
     Family(
         "BloomForCausalLM",
@@ -499,6 +509,7 @@ _FAMILIES = (
         ),
         layers="transformer.h",
         backbone="transformer",
+        norm="ln_f",
         attention="eager",
         adds_outputs=When("apply_residual_connection_post_layernorm", False),
     ),

@@ -21,6 +21,7 @@ from bonsai_core import elimination, events, memory, second_moments
 from bonsai_core.batch import batch_of
 from bonsai_core.blocks import Blocks
 from bonsai_core.budget import budget
+from bonsai_core.confidence import FinalNorm, choose
 from bonsai_core.config import Prior, PruneRequest
 from bonsai_core.correction import Streams, correct
 from bonsai_core.errors import Stopped, UnreachableTargetError
@@ -55,7 +56,7 @@ from bonsai_core.utilities.mixture import mixture_of
 from bonsai_core.utilities.names import require_known
 from bonsai_core.utilities.utility import Factory
 
-ALGORITHM = 8
+ALGORITHM = 9
 """Changes whenever the same request would be decided otherwise; part of a ledger's fingerprint."""
 
 
@@ -343,7 +344,8 @@ class _Run:
         decision = self.recipe.decide(situation, trials, utilities)
         self._require_progress(decision)
         record = self._cut(number, decision) if decision.cut else self._plan(number, decision)
-        record = record.model_copy(update=_account(trials, utilities, decision))
+        account = _account(trials, utilities, decision)
+        record = record.model_copy(update=account | {"notes": account["notes"] | record.notes})
         self.ledger.finish_round(record, self.weights)
         self._tell_finished(record, time.perf_counter() - started)
         return record
@@ -482,8 +484,23 @@ class _Run:
         self.weights = self.bench.weights()
         # Before the cut, for its units are numbered among those still there.
         record = self._record(number, decision)
+        if decision.damping is not None:
+            record = record.model_copy(update={"notes": self._choose_confidence()})
         self._apply(record, self.weights)
         return record.model_copy(update={"perplexity": self._perplexity()})
+
+    def _choose_confidence(self) -> dict[str, float | None]:
+        """Let the last norm say how sure the repaired model is; what to note of it."""
+        norm = self._final_norm()
+        if norm is None:
+            return {}
+        self.bench.refresh(self.go_on)
+        factor = choose(norm, lambda: self.bench.measure_the_end(self.go_on))
+        self.weights = {**self.weights, **norm.weights()}
+        return {"confidence": factor}
+
+    def _final_norm(self) -> FinalNorm | None:
+        return FinalNorm.of(self.loaded.model, self.loaded.family)
 
     def _adds_outputs(self) -> bool:
         return holds(self.loaded.family.adds_outputs, self.loaded.model.config.to_dict())
@@ -526,6 +543,9 @@ class _Run:
             self.removed += cut(gate, units)
             if gate.name in weights:
                 gate.output.weight.data.copy_(weights[gate.name])
+        norm = self._final_norm()
+        if norm is not None:
+            norm.take(weights)
         self.state.cut(record)
         self.plan, self.earlier, self.prior = nothing(self._shapes()), [], None
         self.plan_damping = None

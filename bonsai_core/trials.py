@@ -90,6 +90,16 @@ class Bench:
         with self._swapped(changed, trial):
             return self._mixture.measure(go_on, forward=self._blocks.forward)
 
+    def refresh(self, go_on: GoOn = regardless) -> None:
+        """Weights have changed that no trial did: what is kept before the last layer is theirs."""
+        self._blocks.forget()
+        self._blocks.advance(self._gates[-1].layer, go_on)
+
+    def measure_the_end(self, go_on: GoOn = regardless) -> float:
+        """The utility of the model as it is, if nothing before its last layer has changed since
+        `refresh`."""
+        return self._mixture.measure(go_on, forward=self._blocks.forward)
+
     @torch.inference_mode()
     def _put(self, wanted: Places) -> None:
         changed = _differing(self._place, wanted)

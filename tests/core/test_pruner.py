@@ -21,6 +21,7 @@ from bonsai_core import events
 from bonsai_core.batch import batch_of
 from bonsai_core.blocks import Blocks
 from bonsai_core.calibration import calibration_batch
+from bonsai_core.confidence import FinalNorm
 from bonsai_core.config import DType, Layout, ModelSource, Prior, PruneRequest, Pruning
 from bonsai_core.correction import Streams, correct
 from bonsai_core.errors import (
@@ -290,6 +291,9 @@ def test_the_result_is_the_dense_model_cut_and_repaired_whatever_was_tried_on_th
         weight = gate.output.weight[:, ~gone[gate.name]]
         cut(gate, np.setdiff1d(np.arange(gate.units), told["kept"][gate.name]))
         gate.output.weight.data = weight
+    norm = FinalNorm.of(loaded.model, loaded.family)
+    assert norm is not None
+    norm.scale(told["rounds"][-1]["notes"]["confidence"])
     again = load_saved(ModelSource(source=str(tmp_path / "out")), CPU).model
     with torch.inference_mode():
         assert torch.allclose(again(tokens).logits, loaded.model(tokens).logits, atol=1e-4)
