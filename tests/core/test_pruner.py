@@ -43,6 +43,7 @@ from bonsai_core.ledger import MemoryLedger, RoundRecord, Tensors
 from bonsai_core.models import load, load_saved
 from bonsai_core.pruner import PruneResult, prune
 from bonsai_core.recipe import Decision, Situation, Trial, nothing
+from bonsai_core.recipes.probes import CONFIDENCES
 from bonsai_core.recipes.registry import FACTORIES
 from bonsai_core.recipes.statistics_only import StatisticsOnly, equal_shares
 from bonsai_core.refit import repaired
@@ -655,7 +656,7 @@ def test_a_ledger_of_other_questions_is_refused(
         run(request, tmp_path / "second", ledger=ledger)
 
 
-def test_the_repair_changes_the_kept_columns_and_no_decision(
+def test_the_repair_changes_kept_columns_and_the_last_norm_and_no_decision(
     saved_model: Callable[..., Path], request_for: RequestFor, tmp_path: Path
 ) -> None:
     # One round, so that both decide on the same model; test_refit.py shows that it helps.
@@ -667,7 +668,33 @@ def test_the_repair_changes_the_kept_columns_and_no_decision(
     fitted = load_file(tmp_path / "fitted" / "model.safetensors")
     changed = {name for name, weight in plain.items() if not torch.equal(weight, fitted[name])}
     assert changed
+    changed -= {"model.norm.weight"}
+    assert changed
     assert all(name.endswith(("o_proj.weight", "down_proj.weight")) for name in changed)
+
+
+@pytest.mark.parametrize("preset", [BEST, STATISTICS], ids=["best", "statistics"])
+def test_no_other_factor_in_the_last_norm_makes_the_result_worth_more(
+    saved_model: Callable[..., Path],
+    request_for: RequestFor,
+    tmp_path: Path,
+    architecture: str,
+    preset: dict[str, Any],
+) -> None:
+    request = request_for(saved_model(architecture), **preset | {"utility": "nll"})
+    result = run(request, tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "bonsai.json").read_text())
+    chosen = told["rounds"][-1]["notes"]["confidence"]
+    saved = load_saved(ModelSource(source=str(tmp_path / "out")), CPU)
+    tokens = batch_of(load(request.model, CPU), request).tried
+    norm = FinalNorm.of(saved.model, saved.family)
+    assert norm is not None
+    worth = {}
+    for factor in CONFIDENCES:
+        norm.scale(factor / chosen)
+        worth[factor] = -mean_nll(saved.model, saved.family, tokens)
+    assert worth[chosen] == pytest.approx(result.utilities["nll"], rel=1e-5)
+    assert worth[chosen] >= max(worth.values()) - 1e-5
 
 
 def test_the_listener_hears_the_run_in_order(
