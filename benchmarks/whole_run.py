@@ -88,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if wish.child:
         print(json.dumps(_measured(wish)))
         return
+    if wish.shape and not wish.tokenizer:
+        raise SystemExit("--shape has weights alone: name a folder with a tokenizer by --tokenizer")
     model = _name(wish)
     with tempfile.TemporaryDirectory(prefix="bonsai-") as folder:
         wish.model = wish.model or _as_safetensors(Path(folder) / "dense", wish)
