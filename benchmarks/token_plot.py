@@ -107,7 +107,10 @@ def dense_perplexity(results: Results, digest: str) -> float:
 
 
 def draw(points: Sequence[Point], sparsities: Sequence[float], dense: float, path: Path) -> None:
-    """One picture for each sparsity, side by side; both axes are logarithmic."""
+    """One picture for each sparsity, side by side; both axes are logarithmic.
+
+    All points are drawn, and those of a method joined that none of its cheaper ones equals.
+    """
     try:
         from matplotlib import rc_context  # noqa: PLC0415 - only who draws needs it
         from matplotlib.figure import Figure  # noqa: PLC0415
@@ -133,8 +136,10 @@ def _picture(axes: Any, points: Sequence[Point], dense: float) -> None:
     for number, (method, mark) in enumerate(SHOWN.items()):
         drawn = [point for point in points if point.method == method]
         if drawn:
-            tokens, perplexities = [p.tokens for p in drawn], [p.perplexity for p in drawn]
-            axes.plot(tokens, perplexities, color=f"C{number}", marker=mark, label=method)
+            colour, joined = f"C{number}", frontier(drawn)
+            axes.scatter([p.tokens for p in drawn], [p.perplexity for p in drawn], 12, colour)
+            tokens, perplexities = [p.tokens for p in joined], [p.perplexity for p in joined]
+            axes.plot(tokens, perplexities, color=colour, marker=mark, label=method)
     axes.axhline(dense, color="grey", linestyle=":", label="dense")
     axes.set(xscale="log", yscale="log", xlabel="forward tokens spent", ylabel="perplexity")
     axes.xaxis.set_major_formatter(_tokens)
@@ -142,6 +147,15 @@ def _picture(axes: Any, points: Sequence[Point], dense: float) -> None:
     axes.yaxis.set_major_formatter("{x:.0f}")
     axes.yaxis.set_minor_formatter("{x:.0f}")
     axes.grid(which="both", alpha=0.25)
+
+
+def frontier(points: Iterable[Point]) -> list[Point]:
+    """Those that no cheaper one equals, cheapest first."""
+    found: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.tokens, point.perplexity)):
+        if not found or point.perplexity < found[-1].perplexity:
+            found.append(point)
+    return found
 
 
 def _tokens(count: float, _place: object) -> str:

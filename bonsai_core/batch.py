@@ -49,7 +49,7 @@ def batch_of(
     *,
     text_file: Path | None = None,
 ) -> Batch:
-    """Read the calibration text, and let the dense model write its share.
+    """Read the calibration text, and let the dense model write some more.
 
     Args:
         text_file: read in place of what the request names.
@@ -59,8 +59,7 @@ def batch_of(
     """
     seed, length = request.pruning.seed, request.calibration.sequence_length
     place = {} if text_file is None else {"source": str(text_file)}
-    wish = {"samples": request.given_samples} | place
-    source = request.calibration.model_copy(update=wish)
+    source = request.calibration.model_copy(update=place)
     text = calibration_batch(source, loaded.tokenizer, seed)
     random = generator(seed, 0, "own text")
     own = written(loaded.live, request.own_samples, length, random, go_on)

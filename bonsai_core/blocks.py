@@ -79,6 +79,10 @@ class Blocks:
         """The numbers of the sequences that each forward pass begins with, in order."""
         return list(self._parts)
 
+    def sequences(self, first: int) -> int:
+        """How many there are in the part that begins with sequence `first`."""
+        return len(self._parts[first])
+
     def weight(self, first: int) -> float:
         """How much each token counts of the part that begins with sequence `first`."""
         return 1.0 if first < self._openings else self._weight_of_opening

@@ -116,7 +116,7 @@ def heard_tokens(request: PruneRequest) -> int:
 
 
 def _listened_tokens(request: PruneRequest) -> int:
-    samples = request.calibration.samples - request.trial_samples or request.trial_samples
+    samples = request.batch_samples - request.trial_samples or request.trial_samples
     return samples * request.calibration.sequence_length
 
 

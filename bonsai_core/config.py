@@ -160,8 +160,8 @@ class Pruning(_Frozen):
     """`measured_damage`: rounds that move width from layers that need it less to others."""
 
     own_text: Annotated[float, Field(strict=True, ge=0, le=0.9)] = 0.125
-    """Share of the calibration sequences that the dense model writes itself, so that the result
-    holds up on more than the given text; `paper`: none."""
+    """Sequences that the dense model writes itself, to be listened to beside the given ones, as a
+    share of those, so that the result holds up on more than the given text; `paper`: none."""
 
     samples_per_mask: Annotated[int | None, Field(strict=True, ge=1, le=4096)] = None
     """Sequences of the calibration batch that trials are measured on; the statistics are taken
@@ -278,22 +278,22 @@ class PruneRequest(_Frozen):
     @property
     def own_samples(self) -> int:
         """Sequences of the calibration batch that the model writes itself."""
-        return min(self.calibration.samples - 1, self._own_share_of(self.calibration.samples))
+        return round(self.pruning.own_text * self.calibration.samples)
 
     @property
-    def given_samples(self) -> int:
-        """Sequences of the calibration batch that are of the given text."""
-        return self.calibration.samples - self.own_samples
+    def batch_samples(self) -> int:
+        """Sequences of the calibration batch: of the given text, and the model's own."""
+        return self.calibration.samples + self.own_samples
 
     @property
     def trial_samples(self) -> int:
         """Sequences of the calibration batch that trials are measured on."""
-        asked, samples = self.pruning.samples_per_mask, self.calibration.samples
+        asked = self.pruning.samples_per_mask
         if asked is not None:
             return asked
         if self.pruning.recipe == "random_masks":
-            return samples
-        return max(1, min(_TRIAL_SAMPLES, samples // 4))
+            return self.batch_samples
+        return max(1, min(_TRIAL_SAMPLES, self.calibration.samples // 4))
 
     @property
     def trial_length(self) -> int:
@@ -304,14 +304,11 @@ class PruneRequest(_Frozen):
     @property
     def trial_own_samples(self) -> int:
         """Those of them that the model writes itself."""
-        share = min(self.own_samples, self._own_share_of(self.trial_samples))
-        needed = self.trial_samples - self.given_samples
+        share = round(self.trial_samples * self.own_samples / self.batch_samples)
+        needed = self.trial_samples - self.calibration.samples
         return min(max(share, needed), self.trial_samples - 1)
 
     @property
     def trial_given_samples(self) -> int:
         """Those of them that are of the given text."""
         return self.trial_samples - self.trial_own_samples
-
-    def _own_share_of(self, sequences: int) -> int:
-        return round(self.pruning.own_text * sequences)

@@ -1,16 +1,23 @@
-"""Repair from layer to layer: what stays takes over, and makes up for what was lost before it.
+"""Repair from layer to layer: what stays makes up for what was lost before it.
 
 Two streams of the calibration text run side by side, that of the model before a cut and that of the
-model after it. Where a gate's output is added to the residual stream, its kept columns are refitted
-so that the second stream comes back to the first:
+model after it. Where a gate's output is added to the residual stream, its repaired projection
+(`bonsai_core.refit`) is corrected so that the second stream comes back to the first:
 
-    W' = argmin mean |W' x' - (W x + e / f)|^2 + s |W' - W_K|^2,   s = damping * mean |x'|^2 / C
+    D = argmin mean |D x' - m|^2 + s |D|^2,   W'' = W' + a D,   s = ridge * mean |x'|^2 / C
 
-with x the gate's input before the cut and W its projection; x' the input of the kept columns K
-after it; e what the second stream lacks where the output is added, and f what the output is
-multiplied by there. With e = 0 and x' = x_K this is the repair of `bonsai_core.refit`, which knows
-nothing of the layers before. Least squares on forward passes, as in layer-wise compression with
-asymmetric calibration (GPTAQ, arXiv 2504.02692, has it for quantisation).
+with W' the repaired projection, x' what enters its kept columns after the cut, and m what the
+second stream lacks once the gate has added its output. Least squares on forward passes, as in
+layer-wise compression with asymmetric calibration (GPTAQ, arXiv 2504.02692, for quantisation).
+
+Most of m says nothing of x'. A correction that fits it all fits the calibration text alone, and
+with little text does more harm than good, so two halves of the text choose s and a. With D_i from
+one half, G_j = mean of x' x'^T and R_j = mean of m x'^T over the other,
+
+    agreed = sum tr D_i R_j^T,   noisy = sum tr D_i G_j D_i^T,   a = 2 agreed / (agreed + noisy)
+
+since what the halves agree on is there for all of the text, and of the noise half; s is where
+a * agreed is the most, which is what the correction should remove of the error.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,11 +29,17 @@ import torch
 from torch import Tensor
 
 from bonsai_core.blocks import Blocks, Enough
-from bonsai_core.elimination import factor, ridge, solved
+from bonsai_core.elimination import damped, factor, solved
 from bonsai_core.events import GoOn, regardless
 from bonsai_core.gates import Gate
 from bonsai_core.second_moments import SecondMoments, add_products, symmetric
 from bonsai_core.shelf import Shelf
+
+RIDGES = (1.0, 0.1, 0.01, 0.001)
+"""What is tried for s, as shares of the mean second moment; the strongest first."""
+
+_ROWS = 1024
+"""Rows of a projection that are solved for at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +65,17 @@ def correct(
     gone: Mapping[str, Tensor],
     moments: SecondMoments,
     streams: Streams,
-    damping: float,
     go_on: GoOn = regardless,
 ) -> None:
-    """Refit the projections in place, from the first layer that lacks columns on.
+    """Correct the projections in place, from the first layer that lacks columns on.
 
     Args:
         gates: all gates of the model, in order of layers; those of single experts, which other
             tokens may reach after the cut, and those without weights stay as they are.
-        gone: by gate name, which columns are zero and will be cut; [C] bool, CPU.
+        gone: by gate name, which columns are zero and will be cut; [C] bool, CPU. The others are
+            repaired, if they shall be.
         moments: has the projections of before the cut.
         streams: at the beginning, or before any changed layer.
-        damping: ridge towards the old weights, as a share of the mean second moment.
         go_on: called before each forward pass.
     """
     lacking = [number for number, gate in enumerate(gates) if bool(gone[gate.name].any())]
@@ -82,8 +94,11 @@ def correct(
             if gate.name in unchanged:
                 continue
             kept = ~gone[gate.name]
-            new = _refitted(summing[: number + 1], kept, moments, streams, damping, go_on)
-            gate.output.weight.data.copy_(new)
+            halves = _missing(summing[: number + 1], kept, streams, go_on)
+            weight = gate.output.weight
+            kept = kept.to(weight.device)
+            corrected = weight[:, kept].float() + _agreed(halves).to(weight.device)
+            weight.data[:, kept] = corrected.to(weight.dtype)
         if end is not None:
             streams.after.run(end, go_on)
 
@@ -156,48 +171,92 @@ class _Lack:
         )
 
 
-def _refitted(
-    gates: Sequence[Gate],
-    kept: Tensor,
-    moments: SecondMoments,
-    streams: Streams,
-    damping: float,
-    go_on: GoOn,
-) -> Tensor:
-    """The new projection of the last of these gates of a layer; [D, C], zero where not kept."""
+class _Half:
+    """Sums over one half of the text; of C kept columns and D rows.
+
+    Args:
+        rows: D.
+        columns: C.
+        device: where they are.
+
+    Attributes:
+        squares: of x' x'^T; [C, C] float32.
+        crossed: of m x'^T; [D, C] float32.
+    """
+
+    def __init__(self, rows: int, columns: int, device: torch.device) -> None:
+        self.squares = torch.zeros(columns, columns, device=device)
+        self.crossed = torch.zeros(rows, columns, device=device)
+
+    def add(self, inputs: Tensor, missing: Tensor, weight: float) -> None:
+        """Tokens of the same weight; [tokens, C] and [tokens, D]."""
+        values = inputs * weight**0.5
+        add_products(self.squares, values)
+        self.crossed.addmm_(missing.T, values, alpha=weight**0.5)
+
+
+def _missing(
+    gates: Sequence[Gate], kept: Tensor, streams: Streams, go_on: GoOn
+) -> tuple[_Half, _Half]:
+    """What the stream lacks once the last of these gates of a layer has added its output."""
     gate = gates[-1]
-    old = moments.weight(gate)
-    kept = kept.to(old.device)
-    bias = gate.output.bias
-    count = int(kept.sum())
-    squares = torch.zeros(count, count, device=old.device)
-    crossed = torch.zeros(old.shape[0], count, device=old.device)
-    tokens = 0.0
+    kept = kept.to(streams.after.device)
+    rows = gate.output.out_features
+    halves = [_Half(rows, int(kept.sum()), streams.after.device) for _ in range(2)]
     lack = _Lack(streams)
 
-    def hear(_module: Any, inputs: tuple[Tensor, ...]) -> None:
-        nonlocal tokens
+    def hear(_module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         weight = streams.after.weight(lack.part)
-        values = inputs[0].flatten(0, -2)[:, kept].float() * weight**0.5
-        target = lack.target(gate) if bias is None else lack.target(gate) - bias.float()
-        add_products(squares, values)
-        crossed.addmm_(target.T, values, alpha=weight**0.5)
-        tokens += weight * len(inputs[0].flatten(0, -2))
+        missing = lack.target(gate) - output.flatten(0, -2).float()
+        # By sequence: how many of them run at once says nothing.
+        length = len(missing) // streams.after.sequences(lack.part)
+        of_sequence = torch.arange(len(missing), device=missing.device) // length + lack.part
+        for number, half in enumerate(halves):
+            mine = of_sequence % 2 == number
+            values = inputs[0].flatten(0, -2)[mine][:, kept].float()
+            half.add(values, missing[mine], weight)
         raise Enough
 
     with ExitStack() as undo:
         undo.callback(streams.after.layer.register_forward_pre_hook(lack.begin).remove)
         for earlier in gates[:-1]:
             undo.callback(earlier.output.register_forward_hook(_passing(lack, earlier)).remove)
-        undo.callback(gate.output.register_forward_pre_hook(hear).remove)
+        undo.callback(gate.output.register_forward_hook(hear).remove)
         streams.after.visit(go_on)
-    among_kept = symmetric(squares).div_(tokens).double()
-    towards_old = ridge(squares, damping)
-    among_kept.diagonal().add_(towards_old)
-    wanted = crossed.double() / tokens + towards_old * old[:, kept].double()
-    new = torch.zeros_like(old)
-    new[:, kept] = solved(factor(among_kept), wanted.T).T.to(old.dtype)
-    return new
+    for half in halves:
+        half.squares = symmetric(half.squares)
+    return halves[0], halves[1]
+
+
+def _agreed(halves: tuple[_Half, _Half]) -> Tensor:
+    """The correction a D; [D, C] float32."""
+    most, ridge, share = 0.0, RIDGES[0], 0.0
+    for tried in RIDGES:
+        agreed, noisy = (sum(parts) for parts in zip(*_across(halves, tried), strict=True))
+        if agreed <= 0:
+            continue
+        possible = min(1.0, 2 * agreed / (agreed + noisy))
+        if possible * agreed > most:
+            most, ridge, share = possible * agreed, tried, possible
+    one, other = halves
+    if not share:
+        return torch.zeros_like(one.crossed)
+    lower = factor(damped(one.squares.add_(other.squares), ridge))
+    rows = torch.split(one.crossed.add_(other.crossed), _ROWS)
+    return share * torch.cat([solved(lower, part.double().T).T.float() for part in rows])
+
+
+def _across(halves: tuple[_Half, _Half], ridge: float) -> Iterator[tuple[float, float]]:
+    """From each half: what the other agrees to, and what that makes of it."""
+    for one, other in (halves, halves[::-1]):
+        lower = factor(damped(one.squares, ridge))
+        agreed = noisy = 0.0
+        rows = (torch.split(half.crossed, _ROWS) for half in (one, other))
+        for mine, its in zip(*rows, strict=True):
+            found = solved(lower, mine.double().T).T.float()
+            agreed += float((found * its).sum(dtype=torch.float64))
+            noisy += float((found @ other.squares * found).sum(dtype=torch.float64))
+        yield agreed, noisy
 
 
 def _passing(lack: _Lack, gate: Gate) -> Callable[..., None]:

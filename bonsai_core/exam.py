@@ -121,7 +121,7 @@ def exam_for(
     wish = request.report
     seed, length = request.pruning.seed, _window(live, request.calibration.sequence_length)
     place = {} if text_file is None else {"source": str(text_file)}
-    source = request.calibration.model_copy(update={"samples": request.given_samples} | place)
+    source = request.calibration.model_copy(update=place)
     tokens = request.calibration.tokens
     windows = max(2, min(MOST_WINDOWS, tokens // (_TEXTS * length)))
     held_out = held_out_batch(source, live.tokenizer, seed, windows)

@@ -56,7 +56,7 @@ from bonsai_core.utilities.mixture import mixture_of
 from bonsai_core.utilities.names import require_known
 from bonsai_core.utilities.utility import Factory
 
-ALGORITHM = 9
+ALGORITHM = 10
 """Changes whenever the same request would be decided otherwise; part of a ledger's fingerprint."""
 
 
@@ -480,7 +480,7 @@ class _Run:
         else:
             self.bench.settle()
         if decision.damping is not None and self._adds_outputs():
-            self._correct(decision.absent, decision.damping)
+            self._correct(decision.absent)
         self.weights = self.bench.weights()
         # Before the cut, for its units are numbered among those still there.
         record = self._record(number, decision)
@@ -505,7 +505,7 @@ class _Run:
     def _adds_outputs(self) -> bool:
         return holds(self.loaded.family.adds_outputs, self.loaded.model.config.to_dict())
 
-    def _correct(self, absent: Sequence[Units], damping: float) -> None:
+    def _correct(self, absent: Sequence[Units]) -> None:
         """Let what stays make up for what was lost in the layers before it, too."""
         family, device = self.loaded.family, self.loaded.device
         factor = family.outputs_factor and getattr(self.loaded.model.config, family.outputs_factor)
@@ -516,7 +516,7 @@ class _Run:
             factor or 1.0,
         )
         gone = {gate.name: gate.gone(units) for gate, units in zip(self.gates, absent, strict=True)}
-        correct(self.gates, gone, self._moments(), streams, damping, self.go_on)
+        correct(self.gates, gone, self._moments(), streams, self.go_on)
 
     def _replay(self, record: RoundRecord) -> None:
         """Plan or cut as a finished round did; repaired weights are in the ledger."""

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from benchmarks.results import Key, Result, Results
-from benchmarks.token_plot import alike, points_of, table
+from benchmarks.token_plot import Point, alike, frontier, points_of, table
 
 PROTOCOL = {
     "model": {"name": "tiny"},
@@ -39,3 +39,12 @@ def test_ours_is_compared_with_the_papers_recipe_at_the_same_perplexity(tmp_path
     assert [point.tokens for point in points] == [50, 900, 1000]
     written = table(points, json.loads(json.dumps(PROTOCOL)), 20.0)
     assert "| 20% | 4 masks | 1,000 | 50.00 | samples 2, defaults | 50 | 45.00 | 0.050 |" in written
+
+
+def test_a_line_joins_what_no_cheaper_point_equals() -> None:
+    def point(tokens: float, perplexity: float) -> Point:
+        return Point("ours", "", 0.2, tokens, perplexity, 1)
+
+    worth = [point(10, 9.0), point(20, 5.0), point(40, 4.0)]
+    beaten = [point(20, 6.0), point(30, 5.0), point(50, 4.5)]
+    assert frontier([*beaten, *reversed(worth)]) == worth

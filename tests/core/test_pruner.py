@@ -103,8 +103,7 @@ def test_a_pruned_model_is_smaller_and_worth_what_the_run_says(
     before = result.non_embedding_parameters_before
     assert removed == before - result.non_embedding_parameters
     assert result.sparsity == pytest.approx(removed / before)
-    source = request.calibration.model_copy(update={"samples": request.given_samples})
-    tokens = calibration_batch(source, tokenizer, request.pruning.seed)
+    tokens = calibration_batch(request.calibration, tokenizer, request.pruning.seed)
     nll = mean_nll(again, family, tokens[-request.trial_given_samples :])
     assert perplexity_of(nll) == pytest.approx(result.perplexity, rel=1e-5)
     if "nll" in result.utilities and not request.trial_own_samples:
@@ -287,7 +286,7 @@ def test_the_result_is_the_dense_model_cut_and_repaired_whatever_was_tried_on_th
         gate.output.weight.data.copy_(new if len(units) else weight)
     if loaded.family.adds_outputs:
         blocks = [Blocks(backbone, layers, *heard) for _ in range(2)]
-        correct(gates, gone, moments, Streams(*blocks, Shelf(tmp_path / "within")), damping)
+        correct(gates, gone, moments, Streams(*blocks, Shelf(tmp_path / "within")))
     for gate in gates:
         weight = gate.output.weight[:, ~gone[gate.name]]
         cut(gate, np.setdiff1d(np.arange(gate.units), told["kept"][gate.name]))
