@@ -157,8 +157,8 @@ Improvements = Annotated[
 OwnText = Annotated[
     float | None,
     Option(
-        help="Share of the calibration sequences that the model writes itself, for all that the "
-        "text does not show (default: the preset's, 0.125 in best)"
+        help="Sequences that the model writes itself, beside the given ones and as a share of "
+        "those, for all that the text does not show (default: the preset's, 0.125 in best)"
     ),
 ]
 SamplesPerMask = Annotated[
