@@ -46,7 +46,7 @@ PAPER_PRUNING: dict[str, Any] = {"preset": "paper", "sparsity_per_round": 0.05}
 WORDS = {name: baseline.what for name, baseline in BASELINES.items()} | {
     PAPER: "random masks, perplexity as utility, no refit, 5 % per round; one run to the highest "
     "sparsity, measured on its way",
-    OURS: "the library's default preset, but for the settings named",
+    OURS: "the library's default preset as it was then, but for the settings named",
 }
 
 

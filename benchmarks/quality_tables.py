@@ -178,13 +178,16 @@ def _methods(rows: Sequence[Row], words: Mapping[str, str]) -> list[str]:
         "",
     ]
     for row in rows:
-        seeds = {result.key.seed for cell in row.cells.values() for result in cell}
+        results = [result for cell in row.cells.values() for result in cell]
+        seeds = {result.key.seed for result in results}
         count = f"{len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}"
         count += f" (fewer than {_ENOUGH_SEEDS})" if len(seeds) < _ENOUGH_SEEDS else ""
-        added = max(result.added_parameters for cell in row.cells.values() for result in cell)
+        added = max(result.added_parameters for result in results)
+        days = sorted({result.date for result in results})
+        measured = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
         what = words.get(row.method, "")
         what += f"; adds {added:,} parameters, not counted in the sparsity" if added else ""
-        lines.append(f"- **{row.name}**: {what}; {count}")
+        lines.append(f"- **{row.name}**: {what}; {count}; {measured}")
     return lines
 
 
