@@ -148,6 +148,9 @@ def test_a_quantiser_replaces_each_linear_layer_by_one_that_computes_the_same(fo
     assert difference(logits(eight), logits(plain)) < 0.2  # it rounds activations, too
     four = loaded(folder, quantization_config=BitsAndBytesConfig(load_in_4bit=True))
     assert replaced(four, Linear4bit) == linear_layers(plain)
+    for name in replaced(four, Linear4bit):
+        # On CPUs with bfloat16 of their own it packs blocks of 32 by 64, and tiny layers have less.
+        four.get_submodule(name).support_avx512bf16_for_cpu = False
     assert difference(logits(four), logits(rounded_as(four, plain))) < 1e-5
 
 
