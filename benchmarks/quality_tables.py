@@ -174,7 +174,8 @@ def _methods(rows: Sequence[Row], words: Mapping[str, str]) -> list[str]:
         "*ppl*: perplexity. *right*: share of the questions answered. *margin*: log-likelihood of",
         "the true choice over the best wrong one, in nats. *forward tokens* and *CPU s*: spent for",
         "pruning, from the dense model in memory to the pruned one; a pass through part of the",
-        "layers counts as that part. *sparsity*: reached, counted.",
+        "layers counts as that part. Seconds compare only where the machine is the same, tokens",
+        "always. *sparsity*: reached, counted.",
         "",
     ]
     for row in rows:
@@ -185,9 +186,10 @@ def _methods(rows: Sequence[Row], words: Mapping[str, str]) -> list[str]:
         added = max(result.added_parameters for result in results)
         days = sorted({result.date for result in results})
         measured = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+        machines = " and ".join(sorted({result.machine for result in results}))
         what = words.get(row.method, "")
         what += f"; adds {added:,} parameters, not counted in the sparsity" if added else ""
-        lines.append(f"- **{row.name}**: {what}; {count}; {measured}")
+        lines.append(f"- **{row.name}**: {what}; {count}; {measured}, {machines}")
     return lines
 
 
